@@ -1,5 +1,6 @@
 // Package auth holds keys, signatures and what is made of them: statements with domain separation,
-// votes, and certificates. It is pure: signing and verifying are functions of their inputs.
+// votes, and certificates. Signing and verifying are functions of their inputs; only key generation
+// and the coefficients of batch verification draw random bytes.
 //
 // One signature rule holds everywhere, single and batched, replica and client: cofactored Ed25519
 // as ZIP-215 defines it. The standard library's Verify follows another rule, and mixing the two
