@@ -282,13 +282,26 @@ func (l Limits) check() (bad []error) {
 	return bad
 }
 
-func checkAddr(addr string) error {
-	host, port, err := net.SplitHostPort(addr)
+// checkListenAddr checks host:port; port 0 stands for any free one.
+func checkListenAddr(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return fmt.Errorf("%q is not host:port", addr)
 	}
-	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-		return fmt.Errorf("%q has no port from 1 to 65535", addr)
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("%q has no port from 0 to 65535", addr)
+	}
+	return nil
+}
+
+// checkAddr checks an address that others dial.
+func checkAddr(addr string) error {
+	if err := checkListenAddr(addr); err != nil {
+		return err
+	}
+	host, port, _ := net.SplitHostPort(addr)
+	if port == "0" {
+		return fmt.Errorf("%q has port 0, which nobody can dial", addr)
 	}
 	if host == "" || strings.ContainsAny(host, " /") {
 		return fmt.Errorf("%q names no host", addr)
@@ -363,4 +376,13 @@ func (g *Genesis) Client(id smr.ClientID) (ClientKey, bool) {
 		}
 	}
 	return ClientKey{}, false
+}
+
+// memberIDs lists the node ids, for messages.
+func (g *Genesis) memberIDs() string {
+	ids := make([]string, len(g.Members))
+	for i, m := range g.Members {
+		ids[i] = strconv.FormatUint(uint64(m.ID), 10)
+	}
+	return strings.Join(ids, ", ")
 }
