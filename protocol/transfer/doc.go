@@ -1,0 +1,76 @@
+// Package transfer holds what replicas exchange beside ordering: checkpoint votes and their
+// certificates, log transfer (fetching decisions), view transfer (what others have seen of this
+// replica, and the highest locks), and the place of state transfer.
+//
+// Every machine here is pure: an input appends what must happen next to an [Effects]. Messages are
+// decoded and verified by stateless functions that network workers run before the loop. Transfer
+// names no ordering: a protocol.Codec verifies ranges, proofs and locks.
+//
+// Invariant: what a peer merely claims (a height, the start of its log) moves nothing; only
+// certificates and verified ranges do.
+package transfer
+
+import (
+	"time"
+
+	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/protocol"
+	"github.com/atlas-smr/smr/wire"
+)
+
+// Outbound is an encoded message for some nodes; it may leave at once.
+type Outbound struct {
+	To      []smr.NodeID
+	Class   wire.Class
+	Kind    uint8
+	Payload []byte
+}
+
+// Effects collects what must happen after an input of a machine of this package.
+type Effects struct {
+	Send      []Outbound
+	SetTimer  []protocol.Timer
+	StopTimer []protocol.TimerID
+	Note      []protocol.Event
+}
+
+// Reset empties e, keeping its memory.
+func (e *Effects) Reset() {
+	clear(e.Send)
+	clear(e.Note)
+	*e = Effects{Send: e.Send[:0], SetTimer: e.SetTimer[:0], StopTimer: e.StopTimer[:0], Note: e.Note[:0]}
+}
+
+func (e *Effects) send(class wire.Class, kind uint8, payload []byte, to ...smr.NodeID) {
+	if len(to) > 0 {
+		e.Send = append(e.Send, Outbound{To: to, Class: class, Kind: kind, Payload: payload})
+	}
+}
+
+func (e *Effects) drop(from smr.NodeID, seq smr.SeqNo, reason string) {
+	e.Note = append(e.Note, protocol.Event{Kind: protocol.EventDrop, Node: from, Seq: seq, Detail: reason})
+}
+
+// The events this package adds to those of package protocol.
+const (
+	// EventDivergence says that a quorum certified another root than this replica computed at Seq:
+	// the application or this machine is not deterministic.
+	EventDivergence protocol.EventKind = "divergence"
+	// EventStable says that a checkpoint at Seq became stable here.
+	EventStable protocol.EventKind = "stable"
+	// EventNeedState says that no peer's log holds what this replica lacks.
+	EventNeedState protocol.EventKind = "state-transfer-needed"
+	// EventAmnesia says that Node has seen a vote of this replica that its own log lacks.
+	EventAmnesia protocol.EventKind = "amnesia"
+	// EventEnabled says that a quorum answered and this replica's votes are complete.
+	EventEnabled protocol.EventKind = "voting"
+)
+
+// tick is the one timer each machine here uses.
+const tick protocol.TimerID = 1
+
+func (e *Effects) arm(after time.Duration) {
+	e.SetTimer = append(e.SetTimer, protocol.Timer{ID: tick, After: after})
+}
+
+func (e *Effects) disarm() { e.StopTimer = append(e.StopTimer, tick) }
