@@ -105,6 +105,7 @@ type Executor struct {
 	mu       sync.Mutex // guards what follows
 	feed     []Delivery // contiguous, all above executed; what follows its last was not kept
 	fed      int        // bytes in feed
+	fedTo    smr.SeqNo  // newest batch that ever was in feed
 	newest   smr.SeqNo  // newest decided
 	marks    []smr.SeqNo
 	executed smr.SeqNo
@@ -172,10 +173,7 @@ func (e *Executor) Status() Status {
 
 // lastFed returns the newest sequence number up to which nothing need be read back. mu is held.
 func (e *Executor) lastFed() smr.SeqNo {
-	if n := len(e.feed); n > 0 {
-		return e.feed[n-1].Decision.Seq
-	}
-	return e.executed
+	return max(e.fedTo, e.executed)
 }
 
 // Deliver hands over a decided batch. If too much waits already only its number is kept, and the
@@ -191,6 +189,7 @@ func (e *Executor) Deliver(d Delivery) {
 		if seq == e.lastFed()+1 && (e.fed+n <= e.cfg.FeedBytes || len(e.feed) == 0) {
 			e.feed = append(e.feed, d)
 			e.fed += n
+			e.fedTo = seq
 		}
 	}
 	e.mu.Unlock()

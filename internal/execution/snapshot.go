@@ -9,6 +9,7 @@ import (
 	"io"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/protocol"
 )
 
 // PartBytes is the size of the parts into which a checkpoint's bytes are cut, the last one shorter.
@@ -96,7 +97,7 @@ func (s *Snapshot) Write(dst io.Writer) (Written, error) {
 
 // Root computes a checkpoint's root from its meta and the digests of its parts.
 func Root(m Meta, digests []smr.Digest) smr.Digest {
-	return merkleRoot(append([]smr.Digest{m.Digest()}, digests...))
+	return protocol.MerkleRoot(append([]smr.Digest{m.Digest()}, digests...))
 }
 
 // parts passes a stream on and digests it in parts.
@@ -181,17 +182,4 @@ func (c *Core) RootOf() (smr.Digest, error) {
 	defer s.Release()
 	w, err := s.Write(io.Discard)
 	return w.Root, err
-}
-
-// merkleRoot folds digests as RFC 6962 does, leaves and nodes in domains of their own.
-func merkleRoot(leaves []smr.Digest) smr.Digest {
-	if len(leaves) == 1 {
-		return sha256.Sum256(append([]byte{0}, leaves[0][:]...))
-	}
-	k := 1
-	for k*2 < len(leaves) {
-		k *= 2
-	}
-	l, r := merkleRoot(leaves[:k]), merkleRoot(leaves[k:])
-	return sha256.Sum256(append(append([]byte{1}, l[:]...), r[:]...))
 }

@@ -245,4 +245,3 @@ func (r *tableReader) session(limits Limits) *session {
 	}
 	return s
 }
-
