@@ -40,6 +40,8 @@ type Config struct {
 // misbehaviour of the replica.
 type Handler interface {
 	Frame(from smr.NodeID, class wire.Class, kind uint8, payload []byte) error
+	// Up says that frames can be sent to a replica again: what waits is sent to it.
+	Up(replica smr.NodeID)
 }
 
 // Transport sends to replicas. Send never blocks; false means dropped, which costs a retransmission.
@@ -198,6 +200,9 @@ func (c *Conn) Frame(from smr.NodeID, class wire.Class, kind uint8, payload []by
 	c.signal()
 	return err
 }
+
+// Up implements Handler.
+func (c *Conn) Up(replica smr.NodeID) { c.post(task{kind: taskUp, replica: replica}) }
 
 // Status returns the state of the client, as of the last time its goroutine ran.
 func (c *Conn) Status() Status {

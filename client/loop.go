@@ -40,14 +40,16 @@ const (
 	taskQuery
 	taskCancel
 	taskRetry
+	taskUp
 )
 
 type task struct {
-	kind   taskKind
-	call   *Pending
-	level  Level
-	cause  error
-	answer chan bool // taskCancel: whether the call was withdrawn
+	kind    taskKind
+	replica smr.NodeID // taskUp
+	call    *Pending
+	level   Level
+	cause   error
+	answer  chan bool // taskCancel: whether the call was withdrawn
 }
 
 func (b *inbox) init(n int) {
@@ -127,6 +129,8 @@ func (l *loop) task(now time.Time, t *task) {
 		err = l.core.Query(now, t.call.core, t.call.op, t.level, &l.out)
 	case taskCancel:
 		t.answer <- l.core.Cancel(t.call.core, t.cause, &l.out)
+	case taskUp:
+		l.core.Connected(t.replica, &l.out)
 	case taskRetry:
 		l.core.Retry(now, t.call.core, &l.out)
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/invariant"
 	"github.com/atlas-smr/smr/internal/pb/wirepb"
 	"github.com/atlas-smr/smr/wire"
 )
@@ -55,15 +56,18 @@ func (c *Core) Query(now time.Time, call *Call, op []byte, level Level, out *Out
 	c.queries[q.id] = call
 	c.waiting = append(c.waiting, deadline{q.id, now.Add(c.cfg.QueryTimeout)})
 	c.stats.Queries++
-	m := wirepb.UnorderedRequest{Id: q.id, Op: op, AtLeast: uint64(q.atLeast)}
-	payload, err := m.MarshalVT()
-	if err != nil {
-		return &fateError{ErrNotExecuted, err}
-	}
+	payload := askPayload(call)
 	for i := range c.m.N() {
 		out.Send = append(out.Send, Frame{To: c.m.Voter(i).ID, Class: wire.ClassUnorderedRequest, Kind: wire.KindOnly, Payload: payload})
 	}
 	return nil
+}
+
+func askPayload(call *Call) []byte {
+	m := wirepb.UnorderedRequest{Id: call.query.id, Op: call.data, AtLeast: uint64(call.query.atLeast)}
+	payload, err := m.MarshalVT()
+	invariant.Check(err == nil, "a query always encodes: %v", err)
+	return payload
 }
 
 func (c *Core) unorderedReply(_ time.Time, voter int, payload []byte, out *Output) error {

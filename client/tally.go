@@ -45,6 +45,15 @@ func record(votes []vote, v vote) []vote {
 	return append(votes, v)
 }
 
+func voted(votes []vote, voter int) bool {
+	for i := range votes {
+		if votes[i].voter == int32(voter) {
+			return true
+		}
+	}
+	return false
+}
+
 // equal counts the votes for val.
 func equal(votes []vote, val value) int {
 	n := 0

@@ -41,6 +41,25 @@ func (c *Core) sendTo(voter int, f *flight, out *Output) {
 	out.Send = append(out.Send, Frame{To: c.m.Voter(voter).ID, Class: wire.ClassOrderedRequest, Kind: wire.KindOnly, Payload: f.payload})
 }
 
+// Connected sends to a replica, whose connection was made anew, what waits for an answer: what was
+// sent before may be lost.
+func (c *Core) Connected(replica smr.NodeID, out *Output) {
+	voter, ok := c.m.Index(replica)
+	if !ok || c.stopped != nil {
+		return
+	}
+	for _, f := range c.flights {
+		if !f.sent.IsZero() {
+			c.sendTo(voter, f, out)
+		}
+	}
+	for _, w := range c.waiting {
+		if call := c.queries[w.query]; call != nil && !voted(call.votes, voter) {
+			out.Send = append(out.Send, Frame{To: replica, Class: wire.ClassUnorderedRequest, Kind: wire.KindOnly, Payload: askPayload(call)})
+		}
+	}
+}
+
 // resend sends the same bytes to all and backs off.
 func (c *Core) resend(now time.Time, f *flight, out *Output) {
 	c.stats.Resends++
