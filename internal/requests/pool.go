@@ -64,7 +64,7 @@ func (c *PoolConfig) setDefaults() {
 // Stats counts what a pool saw.
 type Stats struct {
 	Offered, Accepted, Duplicates, Executed, Busy, Rejected, NoKey, BadSignature uint64
-	WaitingBytes                                                                int
+	WaitingBytes                                                                 int
 }
 
 // Pool is the way of bundles from the network to the engine. Safe for concurrent use.
