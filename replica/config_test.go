@@ -225,7 +225,7 @@ func TestGenesisDigestCoversContentNotLayout(t *testing.T) {
 		"nonce": func(g *Genesis) { g.Nonce[0]++ }, "f": func(g *Genesis) { g.F = 0 },
 		"address": func(g *Genesis) { g.Members[2].Addr = "127.0.0.1:9" }, "key": func(g *Genesis) { g.Members[0].Key[3]++ },
 		"client": func(g *Genesis) { g.Clients[0].Key[0]++ }, "admin": func(g *Genesis) { g.Admins[0][0]++ },
-		"limits": func(g *Genesis) { g.Limits.MaxOpBytes-- }, "protocol": func(g *Genesis) { g.Protocol = "hotstuff" },
+		"limits": func(g *Genesis) { g.Limits.Sessions-- }, "protocol": func(g *Genesis) { g.Protocol = "hotstuff" },
 	} {
 		x, err := ParseGenesis(g.Marshal())
 		if err != nil {
@@ -246,7 +246,7 @@ func TestBadGenesesAreRefused(t *testing.T) {
 		"protocol":      {`"pbft"`, `"best"`, `"best" is unknown`},
 		"same address":  {`:7402"`, `:7400"`, "are both"},
 		"address":       {`"127.0.0.1:7400"`, `"7400"`, "not host:port"},
-		"op limit":      {`"max_op_bytes": 1048576`, `"max_op_bytes": 2097152`, "max_op_bytes"},
+		"reply limit":   {`"reply_cache_bytes": 2097152`, `"reply_cache_bytes": 1`, "reply_cache_bytes"},
 		"short nonce":   {`"nonce": "`, `"nonce": "ab`, "nonce has 33 bytes"},
 		"threshold":     {`"threshold": 1`, `"threshold": 2`, "threshold 2 with 1"},
 	} {

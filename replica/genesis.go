@@ -49,17 +49,15 @@ type ClientKey struct {
 // Limits are bounds that every replica must apply alike, since they decide what executes and when a
 // checkpoint is due. Zero stands for the default.
 type Limits struct {
-	MaxOpBytes        int    // one op; at most smr.MaxOpBytes
-	MaxReplyBytes     int    // one reply; at most smr.MaxReplyBytes
 	SessionsPerClient int    // sessions one client may hold; the least recently used goes first
 	Sessions          int    // sessions of the whole cluster
+	ReplyCacheBytes   int    // replies kept for one session
 	CheckpointBytes   uint64 // decided bytes between checkpoints, at least
 }
 
 // defaultLimits are the limits of a genesis that names none.
 var defaultLimits = Limits{
-	MaxOpBytes: smr.MaxOpBytes, MaxReplyBytes: smr.MaxReplyBytes,
-	SessionsPerClient: 64, Sessions: 65536, CheckpointBytes: 64 << 20,
+	SessionsPerClient: 16, Sessions: 16384, ReplyCacheBytes: 2 << 20, CheckpointBytes: 64 << 20,
 }
 
 // MaxGenesisBytes bounds a genesis file.
@@ -115,10 +113,9 @@ type genesisAdmin struct {
 }
 
 type genesisLimits struct {
-	MaxOpBytes        int    `json:"max_op_bytes"`
-	MaxReplyBytes     int    `json:"max_reply_bytes"`
 	SessionsPerClient int    `json:"sessions_per_client"`
 	Sessions          int    `json:"sessions"`
+	ReplyCacheBytes   int    `json:"reply_cache_bytes"`
 	CheckpointBytes   uint64 `json:"checkpoint_bytes"`
 }
 
@@ -248,17 +245,14 @@ func (g *Genesis) Validate() error {
 }
 
 func (l Limits) withDefaults() Limits {
-	if l.MaxOpBytes == 0 {
-		l.MaxOpBytes = defaultLimits.MaxOpBytes
-	}
-	if l.MaxReplyBytes == 0 {
-		l.MaxReplyBytes = defaultLimits.MaxReplyBytes
-	}
 	if l.SessionsPerClient == 0 {
 		l.SessionsPerClient = defaultLimits.SessionsPerClient
 	}
 	if l.Sessions == 0 {
 		l.Sessions = defaultLimits.Sessions
+	}
+	if l.ReplyCacheBytes == 0 {
+		l.ReplyCacheBytes = defaultLimits.ReplyCacheBytes
 	}
 	if l.CheckpointBytes == 0 {
 		l.CheckpointBytes = defaultLimits.CheckpointBytes
@@ -272,10 +266,9 @@ func (l Limits) check() (bad []error) {
 			bad = append(bad, fmt.Errorf("limits.%s is %d, must be %d to %d", name, v, low, high))
 		}
 	}
-	within("max_op_bytes", l.MaxOpBytes, 64, smr.MaxOpBytes)
-	within("max_reply_bytes", l.MaxReplyBytes, 64, smr.MaxReplyBytes)
 	within("sessions_per_client", l.SessionsPerClient, 1, 1<<16)
 	within("sessions", l.Sessions, l.SessionsPerClient, 1<<24)
+	within("reply_cache_bytes", l.ReplyCacheBytes, 2<<20, 1<<30)
 	if l.CheckpointBytes < 1<<16 {
 		bad = append(bad, fmt.Errorf("limits.checkpoint_bytes is %d, must be at least 65536", l.CheckpointBytes))
 	}
