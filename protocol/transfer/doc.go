@@ -66,11 +66,30 @@ const (
 	EventEnabled protocol.EventKind = "voting"
 )
 
-// tick is the one timer each machine here uses.
-const tick protocol.TimerID = 1
+// The timers of the machines here.
+const (
+	TimerView protocol.TimerID = 1
+	TimerLog  protocol.TimerID = 2
+)
 
-func (e *Effects) arm(after time.Duration) {
-	e.SetTimer = append(e.SetTimer, protocol.Timer{ID: tick, After: after})
+// arm and disarm keep one wish per timer, so that the order of the two lists does not matter.
+func (e *Effects) arm(id protocol.TimerID, after time.Duration) {
+	for i, s := range e.StopTimer {
+		if s == id {
+			e.StopTimer = append(e.StopTimer[:i], e.StopTimer[i+1:]...)
+			break
+		}
+	}
+	e.SetTimer = append(e.SetTimer, protocol.Timer{ID: id, After: after})
 }
 
-func (e *Effects) disarm() { e.StopTimer = append(e.StopTimer, tick) }
+func (e *Effects) disarm(id protocol.TimerID) {
+	kept := e.SetTimer[:0]
+	for _, t := range e.SetTimer {
+		if t.ID != id {
+			kept = append(kept, t)
+		}
+	}
+	e.SetTimer = kept
+	e.StopTimer = append(e.StopTimer, id)
+}

@@ -123,7 +123,7 @@ func (l *Log) ask(now time.Time, out *Effects) {
 	l.id++
 	q := LogRequest{ID: l.id, After: l.at.Seq, Upto: l.target, MaxBytes: l.cfg.MaxBytes}
 	out.send(wire.ClassLogTransfer, wire.KindQuery, EncodeLogRequest(q), l.asked)
-	out.arm(l.cfg.Retry)
+	out.arm(TimerLog, l.cfg.Retry)
 }
 
 // Advanced says that the replica decided up to at by itself.
@@ -214,10 +214,10 @@ func (l *Log) empty(from smr.NodeID, r *LogReply, out *Effects) {
 		wait = l.cfg.Retry / 16
 	}
 	l.asked = 0
-	out.arm(wait)
+	out.arm(TimerLog, wait)
 }
 
 func (l *Log) stop(out *Effects) {
 	l.active, l.needing, l.target, l.held, l.bytes = false, false, 0, Run{}, 0
-	out.disarm()
+	out.disarm(TimerLog)
 }

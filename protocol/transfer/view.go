@@ -64,7 +64,7 @@ func (v *View) ask(now time.Time, out *Effects) {
 		return
 	}
 	out.send(wire.ClassViewTransfer, wire.KindQuery, EncodeViewQuery(ViewQuery{ID: v.id}), v.answers.Ask(now, v.above != 0)...)
-	out.arm(v.retry)
+	out.arm(TimerView, v.retry)
 }
 
 // Connected asks a peer that came up, if its answer is still missing.
@@ -121,7 +121,7 @@ func (v *View) judge(out *Effects) {
 	v.votes = v.votes || !v.check || v.above == 0
 	if v.votes {
 		v.active = false
-		out.disarm()
+		out.disarm(TimerView)
 	}
 }
 
@@ -145,3 +145,6 @@ func (v *View) Why() string {
 	}
 	return ""
 }
+
+// Blocked reports whether an answer shows a vote of this replica that its log lacks.
+func (v *View) Blocked() bool { return v.check && v.above != 0 }
