@@ -1,0 +1,231 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/atlas-smr/smr"
+)
+
+const (
+	checkpointSuffix = ".ckpt"
+	tempSuffix       = ".tmp"
+	damagedSuffix    = ".damaged"
+)
+
+// checkpointFiles keeps checkpoints as files of one directory. A checkpoint is complete once it has
+// its name; whatever else lies there is left over from a crash.
+type checkpointFiles struct {
+	fs  vfs.FS
+	dir string
+
+	mu sync.Mutex
+	// seqs lists the complete checkpoints, ascending. Those that turned out damaged are gone from it.
+	seqs    []smr.SeqNo
+	checked map[smr.SeqNo]bool // read through and found whole since open
+	writing bool
+}
+
+func openCheckpointFiles(fs vfs.FS, dir string) (*checkpointFiles, error) {
+	c := &checkpointFiles{fs: fs, dir: dir, checked: make(map[smr.SeqNo]bool)}
+	if err := fs.MkdirAll(dir, 0o700); err != nil {
+		return nil, explain("make", dir, err)
+	}
+	names, err := fs.List(dir)
+	if err != nil {
+		return nil, explain("list", dir, err)
+	}
+	for _, name := range names {
+		var seq uint64
+		if strings.HasSuffix(name, tempSuffix) {
+			if err := fs.Remove(fs.PathJoin(dir, name)); err != nil {
+				return nil, explain("remove", name, err)
+			}
+			continue
+		}
+		if _, err := fmt.Sscanf(name, "%d"+checkpointSuffix, &seq); err == nil && name == checkpointName(smr.SeqNo(seq)) {
+			c.seqs = append(c.seqs, smr.SeqNo(seq))
+		}
+	}
+	slices.Sort(c.seqs)
+	return c, nil
+}
+
+func checkpointName(seq smr.SeqNo) string {
+	return fmt.Sprintf("%020d%s", uint64(seq), checkpointSuffix)
+}
+
+func (c *checkpointFiles) path(seq smr.SeqNo) string {
+	return c.fs.PathJoin(c.dir, checkpointName(seq))
+}
+
+// covered returns up to where the log may go: the oldest of the checkpoints kept, once there are as
+// many as are kept.
+func (c *checkpointFiles) covered() smr.SeqNo {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return covered(c.seqs)
+}
+
+func covered(seqs []smr.SeqNo) smr.SeqNo {
+	if len(seqs) < checkpointsKept {
+		return 0
+	}
+	return seqs[len(seqs)-checkpointsKept]
+}
+
+// begin starts a file. One checkpoint is written at a time.
+func (c *checkpointFiles) begin(meta CheckpointMeta) (*CheckpointWriter, error) {
+	c.mu.Lock()
+	busy := c.writing
+	c.writing = true
+	c.mu.Unlock()
+	if busy {
+		return nil, errors.New("another checkpoint is being written")
+	}
+	path := c.path(meta.Seq) + tempSuffix
+	f, err := c.fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		c.idle()
+		return nil, explain("create", path, err)
+	}
+	return newCheckpointWriter(meta, &fileSink{owner: c, f: f, path: path})
+}
+
+func (c *checkpointFiles) idle() {
+	c.mu.Lock()
+	c.writing = false
+	c.mu.Unlock()
+}
+
+// fileSink is a checkpoint file before it has its name.
+type fileSink struct {
+	owner *checkpointFiles
+	f     vfs.File
+	path  string
+}
+
+func (s *fileSink) Write(p []byte) (int, error) {
+	n, err := s.f.Write(p)
+	return n, explain("write", s.path, err)
+}
+
+func (s *fileSink) abort() {
+	_ = s.f.Close()
+	_ = s.owner.fs.Remove(s.path) // removed at the next open otherwise
+	s.owner.idle()
+}
+
+func (s *fileSink) commit(d *Descriptor) error {
+	c := s.owner
+	if err := s.f.Sync(); err != nil {
+		s.abort()
+		return explain("sync", s.path, err)
+	}
+	defer c.idle()
+	if err := s.f.Close(); err != nil {
+		return explain("close", s.path, err)
+	}
+	if err := c.fs.Rename(s.path, c.path(d.Seq)); err != nil {
+		return explain("rename", s.path, err)
+	}
+	if err := syncDir(c.fs, c.dir); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i, ok := slices.BinarySearch(c.seqs, d.Seq); !ok {
+		c.seqs = slices.Insert(c.seqs, i, d.Seq)
+	}
+	c.checked[d.Seq] = true
+	for len(c.seqs) > checkpointsKept {
+		if err := c.fs.Remove(c.path(c.seqs[0])); err != nil {
+			return explain("remove", c.path(c.seqs[0]), err)
+		}
+		delete(c.checked, c.seqs[0])
+		c.seqs = c.seqs[1:]
+	}
+	return nil
+}
+
+// latest opens the newest checkpoint that is whole; nil for none. A damaged one is set aside under
+// another name and told to the caller.
+func (c *checkpointFiles) latest(damaged func(error)) (*CheckpointReader, error) {
+	for {
+		c.mu.Lock()
+		if len(c.seqs) == 0 {
+			c.mu.Unlock()
+			return nil, nil
+		}
+		seq := c.seqs[len(c.seqs)-1]
+		checked := c.checked[seq]
+		c.mu.Unlock()
+		r, err := c.open(seq)
+		if err == nil && !checked {
+			if err = r.verify(); err != nil {
+				_ = r.Close()
+			}
+		}
+		if err == nil && r.Seq != seq {
+			_ = r.Close()
+			err = fmt.Errorf("%w: checkpoint %s says it is of %d", ErrCorrupt, r.name, r.Seq)
+		}
+		if err == nil {
+			c.mu.Lock()
+			c.checked[seq] = true
+			c.mu.Unlock()
+			return r, nil
+		}
+		if !errors.Is(err, ErrCorrupt) {
+			return nil, err
+		}
+		damaged(err)
+		if err := c.setAside(seq); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (c *checkpointFiles) open(seq smr.SeqNo) (*CheckpointReader, error) {
+	path := c.path(seq)
+	f, err := c.fs.Open(path)
+	if err != nil {
+		return nil, explain("open", path, err)
+	}
+	info, err := f.Stat()
+	if err == nil {
+		var r *CheckpointReader
+		if r, err = openCheckpoint(path, f, info.Size(), f.Close); err == nil {
+			return r, nil
+		}
+	}
+	_ = f.Close()
+	return nil, explain("read", path, err)
+}
+
+func (c *checkpointFiles) setAside(seq smr.SeqNo) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.fs.Rename(c.path(seq), c.path(seq)+damagedSuffix); err != nil {
+		return explain("rename", c.path(seq), err)
+	}
+	c.seqs = slices.DeleteFunc(c.seqs, func(s smr.SeqNo) bool { return s == seq })
+	return syncDir(c.fs, c.dir)
+}
+
+func syncDir(fs vfs.FS, dir string) error {
+	d, err := fs.OpenDir(dir)
+	if err != nil {
+		return explain("open", dir, err)
+	}
+	err = d.Sync()
+	if cerr := d.Close(); err == nil {
+		err = cerr
+	}
+	return explain("sync", dir, err)
+}
