@@ -15,7 +15,8 @@ type CoreConfig struct {
 	Membership *quorum.Membership
 	Client     smr.ClientID
 	Signer     auth.Signer
-	// Rand spreads retransmissions. The Core owns it.
+	// Rand spreads retransmissions and draws the first query id, so it must not repeat what an
+	// earlier Core of this client drew: an old answer would pass for a new one. The Core owns it.
 	Rand *rand.Rand
 	Limits
 	// Resume continues the session of an earlier Core; nil starts without one.
@@ -243,7 +244,7 @@ func (c *Core) Retry(now time.Time, call *Call, out *Output) {
 func (c *Core) Next() time.Time {
 	var next time.Time
 	for _, f := range c.flights {
-		if next.IsZero() || f.deadline.Before(next) {
+		if !f.sent.IsZero() && (next.IsZero() || f.deadline.Before(next)) {
 			next = f.deadline
 		}
 	}
@@ -261,7 +262,7 @@ func (c *Core) Next() time.Time {
 // Expire sends again what is late and turns late queries into ordered ops.
 func (c *Core) Expire(now time.Time, out *Output) {
 	for _, f := range c.flights {
-		if !f.deadline.After(now) {
+		if !f.sent.IsZero() && !f.deadline.After(now) {
 			c.resend(now, f, out)
 		}
 	}

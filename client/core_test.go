@@ -21,7 +21,13 @@ var stand = auth.NewStandIn(1)
 
 const self smr.ClientID = 7
 
-func testMembership(t testing.TB, model quorum.Model, n int) *quorum.Membership {
+// tester is what helpers need of a test, rapid's included.
+type tester interface {
+	Helper()
+	Fatal(args ...any)
+}
+
+func testMembership(t tester, model quorum.Model, n int) *quorum.Membership {
 	t.Helper()
 	ms := make([]quorum.Member, n)
 	for i := range ms {

@@ -33,8 +33,8 @@ func (e *OutcomeError) Error() string { return fmt.Sprintf("%s: %s", e.fate, e.O
 // Unwrap returns the fate: ErrNotExecuted or ErrUnknown.
 func (e *OutcomeError) Unwrap() error { return e.fate }
 
-// Executed reports whether the outcome proves that the op was executed, though its reply cannot be
-// had.
+// Executed reports whether the outcome proves that the op was handed to the application once, though
+// its reply cannot be had (which may have been that its codec refuses the op).
 func (e *OutcomeError) Executed() bool {
 	return e.fate == ErrUnknown && (e.Outcome == smr.OutcomeReplyGone || e.Outcome == smr.OutcomeTooLarge)
 }
