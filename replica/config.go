@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/atlas-smr/smr"
@@ -49,6 +50,9 @@ type NodeConfig struct {
 	Pipeline    int
 }
 
+// durabilities are the words for storage's modes.
+var durabilities = []string{"strict", "relaxed", "memory"}
+
 // The defaults of a node's own settings.
 const (
 	DefaultPoolBytes   = 64 << 20
@@ -76,7 +80,10 @@ func LoadNodeConfig(path string) (*NodeConfig, error) {
 	c.DataDir = s.file("data", "data")
 	c.ListenAddr = s.address("listen", "127.0.0.1:7400")
 	c.AdminAddr = s.address("admin", "127.0.0.1:7401")
-	c.Durability = s.choice("durability", "strict", "strict", "relaxed", "memory")
+	if host, _, err := net.SplitHostPort(c.AdminAddr); err == nil && !loopback(host) {
+		s.fail("admin", "write admin = \"127.0.0.1:7401\"", "is %q; the admin API has no authentication yet and listens on loopback only", c.AdminAddr)
+	}
+	c.Durability = s.choice("durability", "strict", durabilities...)
 	c.PoolBytes = int(s.number("limits.pool_mib", DefaultPoolBytes>>20, 2, 1<<14)) << 20
 	c.ClientBytes = int(s.number("limits.client_mib", DefaultClientBytes>>20, 2, 1<<14)) << 20
 	if c.ClientBytes > c.PoolBytes {

@@ -119,7 +119,7 @@ func TestAllMistakesAreReportedWithLineAndRemedy(t *testing.T) {
 durabilty = "strict"
 durability = "fast"
 listen = "nowhere"
-
+admin = "0.0.0.0:7401"
 [limits]
 pool_mib = 1
 client_ops = 3.5
@@ -137,6 +137,7 @@ pipeline = 0
 		":2: durabilty is no setting: did you mean durability?",
 		`:3: durability is "fast": use one of strict, relaxed, memory`,
 		`:4: listen "nowhere" is not host:port`,
+		":5: admin is \"0.0.0.0:7401\"",
 		":7: limits.pool_mib is 1: use 2 to 16384",
 		":8: limits.client_ops is a number with a fraction",
 		`:11: ordering.timeout is "soon"`,
@@ -146,8 +147,8 @@ pipeline = 0
 			t.Errorf("missing %q in\n%v", want, err)
 		}
 	}
-	if n := strings.Count(err.Error(), "\n") + 1; n != 8 {
-		t.Errorf("%d mistakes reported, planted 8:\n%v", n, err)
+	if n := strings.Count(err.Error(), "\n") + 1; n != 9 {
+		t.Errorf("%d mistakes reported, planted 9:\n%v", n, err)
 	}
 }
 

@@ -9,7 +9,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
@@ -17,13 +19,13 @@ import (
 
 // GenerateOptions says what cluster Generate makes. Zero values stand for the defaults in brackets.
 type GenerateOptions struct {
-	Dir      string // must not exist ["smr-cluster"]
-	Nodes    int    // replicas [4]
-	F        int    // faults tolerated; below 0: as many as Nodes can
-	Protocol string // ["pbft"]
-	Clients  int    // [1]
-	Host     string // ["127.0.0.1"]
-	BasePort int    // replica I from 1 takes BasePort+2(I-1) and the next [7400]
+	Dir      string   // must not exist ["smr-cluster"]
+	Nodes    int      // replicas [4]
+	F        int      // faults tolerated; below 0: as many as Nodes can
+	Protocol string   // ["pbft"]
+	Clients  int      // [1]
+	Hosts    []string // one for all replicas, or one each [127.0.0.1]
+	BasePort int      // replica I from 1 takes BasePort+2(I-1) and the next [7400]
 	// Ports, if set, gives each replica its two ports instead: peers and clients, admin.
 	Ports      [][2]int
 	Durability string // ["strict"]
@@ -53,6 +55,12 @@ func Generate(o GenerateOptions, initData func(dir string, cluster smr.ClusterID
 	if need := model.MinMembers(o.F); o.Nodes < need {
 		return nil, fmt.Errorf("%d replicas cannot tolerate f=%d %s faults: use -n %d, or -f %d", o.Nodes, o.F, model, need, model.MaxFaults(o.Nodes))
 	}
+	if len(o.Hosts) != 1 && len(o.Hosts) != o.Nodes {
+		return nil, fmt.Errorf("%d hosts for %d replicas: name one for all of them, or one each", len(o.Hosts), o.Nodes)
+	}
+	if !slices.Contains(durabilities, o.Durability) {
+		return nil, fmt.Errorf("durability %q: use one of %s", o.Durability, strings.Join(durabilities, ", "))
+	}
 	if len(o.Ports) == 0 {
 		if last := o.BasePort + 2*o.Nodes - 1; o.BasePort < 1 || last > 65535 {
 			return nil, fmt.Errorf("ports %d to %d: choose --base-port so that they lie in 1 to 65535", o.BasePort, last)
@@ -74,7 +82,7 @@ func Generate(o GenerateOptions, initData func(dir string, cluster smr.ClusterID
 	for i := range o.Nodes {
 		g.Members = append(g.Members, Member{
 			ID: smr.NodeID(i + 1), Key: keys[i].Public(),
-			Addr:  net.JoinHostPort(o.Host, strconv.Itoa(o.Ports[i][0])),
+			Addr:  net.JoinHostPort(o.Hosts[i%len(o.Hosts)], strconv.Itoa(o.Ports[i][0])),
 			Admin: net.JoinHostPort("127.0.0.1", strconv.Itoa(o.Ports[i][1])),
 		})
 	}
@@ -91,7 +99,9 @@ func Generate(o GenerateOptions, initData func(dir string, cluster smr.ClusterID
 func (o *GenerateOptions) fill() {
 	o.Dir = orElse(o.Dir, "smr-cluster")
 	o.Protocol = orElse(o.Protocol, "pbft")
-	o.Host = orElse(o.Host, "127.0.0.1")
+	if len(o.Hosts) == 0 {
+		o.Hosts = []string{"127.0.0.1"}
+	}
 	o.Durability = orElse(o.Durability, "strict")
 	if o.Nodes == 0 {
 		o.Nodes = 4
