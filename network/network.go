@@ -109,19 +109,17 @@ func (s *stub) SendMany(to []auth.Identity, class wire.Class, kind uint8, payloa
 	return sent
 }
 
-// mayCarry reports whether an authenticated sender may send a class on a connection: replicas
-// everything of the connection's lane, clients requests, replicas to clients answers.
+// mayCarry reports whether an authenticated sender may send a class on a connection: clients
+// requests, replicas to clients answers, replicas to replicas the rest, each on its lane.
 func mayCarry(class wire.Class, lane wire.Lane, sender, receiver auth.IdentityKind) bool {
-	if sender == auth.IdentityNode && receiver == auth.IdentityNode {
-		return partOf(class) != partNone && class.Lane() == lane
-	}
 	switch class {
-	case wire.ClassReconfiguration:
-		return true
 	case wire.ClassOrderedRequest, wire.ClassUnorderedRequest:
 		return sender == auth.IdentityClient
 	case wire.ClassOrderedReply, wire.ClassUnorderedReply, wire.ClassAdvice:
-		return sender == auth.IdentityNode
+		return receiver == auth.IdentityClient
 	}
-	return false
+	if sender == auth.IdentityNode && receiver == auth.IdentityNode {
+		return partOf(class) != partNone && class.Lane() == lane
+	}
+	return class == wire.ClassReconfiguration
 }
