@@ -17,8 +17,8 @@ type Application[Req, Rep any] interface {
 }
 
 // BatchExecutor is an optional extension of an Application: the executor hands it all requests of
-// one batch at once. The result must equal that of calling Execute on each in order; replies[i]
-// answers reqs[i] and ctxs[i] belongs to it.
+// one batch at once, or of a run of bundles of it. The result must equal that of calling Execute
+// on each in order; replies[i] answers reqs[i] and ctxs[i] belongs to it.
 type BatchExecutor[Req, Rep any] interface {
 	ExecuteBatch(ctxs []*Context, reqs []Req, replies []Rep)
 }
