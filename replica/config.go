@@ -3,11 +3,14 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
+	"github.com/atlas-smr/smr/protocol"
+	"github.com/atlas-smr/smr/storage"
 )
 
 // NodeConfig is one replica's configuration file, read and checked, with the genesis and the key it
@@ -208,3 +211,16 @@ func orElse(v, def string) string {
 func IsConfigMistake(err error) bool {
 	return errors.Is(err, ErrConfig) || errors.Is(err, ErrGenesis) || errors.Is(err, ErrKey)
 }
+
+// Replica returns the configuration of the replica that c describes.
+func (c *NodeConfig) Replica(ordering protocol.Factory, log *slog.Logger) Config {
+	return Config{
+		Genesis: c.Genesis, Node: c.Node, Key: c.Key, DataDir: c.DataDir, ListenAddr: c.ListenAddr, AdminAddr: c.AdminAddr,
+		Durability: modes[c.Durability], Ordering: ordering,
+		PoolBytes: c.PoolBytes, ClientBytes: c.ClientBytes, ClientOps: c.ClientOps,
+		BaseTimeout: c.BaseTimeout, MaxTimeout: c.MaxTimeout, Pipeline: c.Pipeline, Logger: log,
+	}
+}
+
+// modes is what the words for durability mean.
+var modes = map[string]storage.Mode{"strict": storage.Strict, "relaxed": storage.Relaxed, "memory": storage.MemoryOnly}
