@@ -29,7 +29,8 @@ func (l *ledger) Execute(_ *smr.Context, op, dst []byte) ([]byte, error) {
 	return append(append(dst, "did "...), op...), nil
 }
 
-func (l *ledger) Query(_ *smr.QueryContext, op, dst []byte) ([]byte, error) {
+func (l *ledger) Query(ctx *smr.QueryContext, op, dst []byte) ([]byte, error) {
+	ctx.SetVersion(0)
 	return fmt.Appendf(dst, "saw %s", op), nil
 }
 func (l *ledger) Validate([]byte) error { return nil }

@@ -148,7 +148,7 @@ type Completion struct {
 	// Seq is where the op was executed, or what the answer of a query reflects at least; zero if
 	// the replicas did not agree on it.
 	Seq smr.SeqNo
-	// Version is the version of a query's answer.
+	// Version is the version of a linearizable query's answer.
 	Version smr.SeqNo
 }
 

@@ -25,6 +25,7 @@ const self smr.ClientID = 7
 type tester interface {
 	Helper()
 	Fatal(args ...any)
+	Fatalf(format string, args ...any)
 }
 
 func testMembership(t tester, model quorum.Model, n int) *quorum.Membership {
@@ -42,7 +43,7 @@ func testMembership(t tester, model quorum.Model, n int) *quorum.Membership {
 
 // script drives a Core by hand.
 type script struct {
-	t    testing.TB
+	t    tester
 	core *Core
 	now  time.Time
 	sent []Frame
@@ -50,7 +51,7 @@ type script struct {
 	save *SessionState
 }
 
-func newScript(t testing.TB, model quorum.Model, n int, edit ...func(*CoreConfig)) *script {
+func newScript(t tester, model quorum.Model, n int, edit ...func(*CoreConfig)) *script {
 	t.Helper()
 	cfg := CoreConfig{
 		Membership: testMembership(t, model, n), Client: self, Signer: stand.Signer(100), Rand: rand.New(rand.NewPCG(1, 2)),

@@ -52,7 +52,7 @@ type Result struct {
 	Data    []byte
 	Ordered bool      // executed as an ordered op
 	Seq     smr.SeqNo // see Completion.Seq
-	Version smr.SeqNo // of a query's answer
+	Version smr.SeqNo // of a linearizable query's answer
 }
 
 // Wait waits for the call to end and returns its reply. If ctx ends first, a call that nothing signed

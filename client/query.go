@@ -33,7 +33,8 @@ func Stale(maxLag uint64) Level { return Level{weak: true, lag: true, seq: smr.S
 // query is a call while it is asked unordered.
 type query struct {
 	id      uint64
-	need    int       // equal answers
+	need    int // equal answers
+	weak    bool
 	atLeast smr.SeqNo // weak levels: state the answer must reflect
 }
 
@@ -47,7 +48,7 @@ func (c *Core) Query(now time.Time, call *Call, op []byte, level Level, out *Out
 	c.lastQuery++
 	q := &query{id: c.lastQuery, need: c.m.Quorum()}
 	if level.weak {
-		q.need, q.atLeast = c.trust, level.seq
+		q.need, q.weak, q.atLeast = c.trust, true, level.seq
 		if level.lag {
 			q.atLeast = c.seen - min(c.seen, level.seq)
 		}
@@ -87,7 +88,11 @@ func (c *Core) unorderedReply(_ time.Time, voter int, payload []byte, out *Outpu
 	}
 	val := valueOf(uint8(code), nil, 0)
 	if code == wire.QueryOK {
-		val = valueOf(uint8(code), r.Data, smr.SeqNo(r.Version))
+		version := smr.SeqNo(r.Version)
+		if q.weak {
+			version = 0 // one correct replica's word is enough: when it was written does not matter
+		}
+		val = valueOf(uint8(code), r.Data, version)
 	}
 	call.votes = record(call.votes, vote{voter: int32(voter), value: val, seq: executed})
 	n := equal(call.votes, val)
@@ -95,7 +100,7 @@ func (c *Core) unorderedReply(_ time.Time, voter int, payload []byte, out *Outpu
 	case code == wire.QueryOK && n >= q.need:
 		delete(c.queries, q.id)
 		c.seen = max(c.seen, kthHighest(call.votes, c.trust))
-		c.end(out, Completion{Call: call, Data: r.Data, Seq: lowest(call.votes, val), Version: smr.SeqNo(r.Version)})
+		c.end(out, Completion{Call: call, Data: r.Data, Seq: lowest(call.votes, val), Version: val.version})
 	case code == wire.QueryMalformed && n >= c.trust:
 		delete(c.queries, q.id)
 		c.end(out, Completion{Call: call, Err: &OutcomeError{Outcome: smr.OutcomeMalformed, fate: ErrNotExecuted}})
