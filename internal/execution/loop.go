@@ -1,6 +1,7 @@
 package execution
 
 import (
+	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -213,6 +214,9 @@ func (e *Executor) freeze() {
 	s, err := e.core.Freeze()
 	if err != nil {
 		e.cfg.OnCheckpoint(Checkpoint{Written: Written{Meta: Meta{Seq: e.core.Executed()}}, Err: err})
+		if e.core.Fenced() != nil {
+			e.fence(err)
+		}
 		return
 	}
 	e.mu.Lock()
@@ -249,7 +253,13 @@ func (e *Executor) writeCheckpoints() {
 	}
 }
 
-func (e *Executor) write(s *Snapshot) (Written, error) {
+func (e *Executor) write(s *Snapshot) (w Written, err error) {
+	meta := s.Meta()
+	defer func() {
+		if p := recover(); p != nil {
+			w, err = Written{Meta: meta}, fmt.Errorf("panic while a checkpoint was written: %v", p)
+		}
+	}()
 	if e.cfg.Begin == nil {
 		return s.Write(io.Discard)
 	}
@@ -257,11 +267,16 @@ func (e *Executor) write(s *Snapshot) (Written, error) {
 	if err != nil {
 		return Written{Meta: s.Meta()}, err
 	}
-	w, err := s.Write(sink)
-	if err != nil {
-		sink.Abort()
-		return Written{Meta: s.Meta()}, err
+	done := false
+	defer func() {
+		if !done {
+			sink.Abort()
+		}
+	}()
+	if w, err = s.Write(sink); err != nil {
+		return Written{Meta: meta}, err
 	}
+	done = true
 	return w, sink.Commit(w)
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"runtime/debug"
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/protocol"
@@ -40,12 +41,19 @@ type Written struct {
 var ErrState = errors.New("the application's state is not monolithic")
 
 // Freeze captures the state as of the newest applied batch. It is cheap: the application freezes by
-// its own means, the session table is shared and copied on write. The caller must call Release.
-func (c *Core) Freeze() (*Snapshot, error) {
+// its own means, the session table is shared and copied on write. The caller must call Release. A
+// panic of the application fences.
+func (c *Core) Freeze() (s *Snapshot, err error) {
 	if c.fenced != nil {
 		return nil, c.fenced
 	}
-	s := &Snapshot{meta: Meta{Seq: c.executed, Chain: c.chain, Epoch: c.epoch, View: c.view, Time: c.time, Membership: c.membership}}
+	defer func() {
+		if p := recover(); p != nil {
+			c.fenced = &FencedError{Seq: c.executed, Cause: fmt.Errorf("panic in Freeze: %v", p), Stack: debug.Stack()}
+			s, err = nil, c.fenced
+		}
+	}()
+	s = &Snapshot{meta: Meta{Seq: c.executed, Chain: c.chain, Epoch: c.epoch, View: c.view, Time: c.time, Membership: c.membership}}
 	switch st := c.service.State().(type) {
 	case nil:
 	case smr.Monolithic:
