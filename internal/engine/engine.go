@@ -312,19 +312,22 @@ func (e *Engine) rest(now time.Time, out *Output) {
 			return
 		}
 	}
-	e.fetchArm(now, out)
+	if e.fetch.dirty {
+		e.fetchArm(now, out)
+	}
 	gate, known := e.view.Gate()
 	out.ReadGate, out.ReadClosed = gate, !known || e.deliver.decided < gate
-	if e.failed != nil && out.Fatal == nil {
-		out.Fatal = e.failed
+	if e.failed != nil {
+		e.fail(out, e.failed)
 	}
 }
 
-// fail records a broken local rule. The engine goes on consistently, but the driver fences it.
+// fail records a broken local rule. The driver fences the replica; nothing leaves it any more.
 func (e *Engine) fail(out *Output, err error) {
 	if e.failed == nil {
 		e.failed = err
 	}
+	out.Send, e.gate.waiting = out.Send[:0], nil
 	if out.Fatal == nil {
 		out.Fatal = e.failed
 	}

@@ -37,6 +37,7 @@ type fetcher struct {
 	list  []*want
 	asks  map[smr.Digest]*ask
 	queue []*ask
+	dirty bool // the timer may be due earlier than it is set for
 }
 
 func (f *fetcher) init() {
@@ -53,6 +54,7 @@ func (f *fetcher) hold(due time.Time, id smr.BundleID, limit int) bool {
 		w = &want{id: id, due: due}
 		f.wants[id] = w
 		f.list = append(f.list, w)
+		f.dirty = true
 	}
 	w.holds++
 	return true
@@ -141,10 +143,12 @@ func (e *Engine) need(now time.Time, n protocol.Need, out *Output) {
 	a := &ask{key: n.Key, msg: n.Ask, peers: n.Peers, due: now.Add(e.cfg.GraceTime)}
 	f.asks[n.Key] = a
 	f.queue = append(f.queue, a)
+	f.dirty = true
 }
 
 // fetchArm keeps the fetch timer at the earliest question.
 func (e *Engine) fetchArm(now time.Time, out *Output) {
+	e.fetch.dirty = false
 	if len(e.fetch.list) == 0 && len(e.fetch.queue) == 0 {
 		e.stopTimer(ownerFetch, 0, out)
 		return
@@ -173,6 +177,7 @@ func (e *Engine) pick(preferred []smr.NodeID, tries int) smr.NodeID {
 // fetchDue asks for everything that is due, one message to each peer.
 func (e *Engine) fetchDue(now time.Time, out *Output) {
 	byPeer := make(map[smr.NodeID][]smr.BundleID, len(e.voters))
+	e.fetch.dirty = true
 	for _, w := range e.fetch.list {
 		if w.gone || w.due.After(now) {
 			continue

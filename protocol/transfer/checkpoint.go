@@ -54,7 +54,13 @@ func DecodeRootCert(v *auth.Verifier, payload []byte) (auth.CheckpointCert, erro
 	return auth.CheckpointCert{Cert: cert}, nil
 }
 
-// EncodeRootCert returns the payload of a checkpoint certificate. It is also how storage keeps one.
+// OpenRootCert verifies the bytes of a certificate that storage kept for the checkpoint at seq.
+func OpenRootCert(v *auth.Verifier, seq smr.SeqNo, root smr.Digest, raw []byte) (auth.CheckpointCert, error) {
+	cert, err := v.Open(rootStatement(v, seq, root), raw)
+	return auth.CheckpointCert{Cert: cert}, err
+}
+
+// EncodeRootCert returns the payload of a checkpoint certificate.
 func EncodeRootCert(c auth.CheckpointCert) []byte {
 	root := c.Root()
 	return encode(&wirepb.RootCert{Seq: uint64(c.Seq()), Root: root[:], Certificate: c.Cert.Bytes(), Epoch: uint64(c.Cert.Epoch())})
