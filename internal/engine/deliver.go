@@ -142,14 +142,14 @@ func (e *Engine) decide(now time.Time, d protocol.Decision, out *Output) {
 		}
 		bundles[i] = x.b
 	}
-	e.conclude(now, d, bundles, out)
+	e.conclude(now, d, bundles, true, out)
 	if e.log.Active() {
 		e.log.Advanced(now, e.deliver.position(), &e.teff)
 	}
 }
 
-// conclude delivers a decision and settles its bundles.
-func (e *Engine) conclude(now time.Time, d protocol.Decision, bundles []*smr.Bundle, out *Output) {
+// conclude delivers a decision and settles its bundles; see store.decide for held.
+func (e *Engine) conclude(now time.Time, d protocol.Decision, bundles []*smr.Bundle, held bool, out *Output) {
 	e.deliver.push(Delivery{Decision: d, Bundles: bundles})
 	e.watch.decided(now, bundles)
 	for _, b := range bundles {
@@ -159,7 +159,7 @@ func (e *Engine) conclude(now time.Time, d protocol.Decision, bundles []*smr.Bun
 		}
 		e.watch.settle(x)
 		e.watch.passed(x)
-		e.store.decide(x)
+		e.store.decide(x, held)
 		for _, c := range e.store.covered(b) {
 			e.watch.settle(c)
 			e.store.unpool(c)
@@ -194,7 +194,7 @@ func (e *Engine) install(now time.Time, run transfer.Run, out *Output) {
 		}
 		w.Records = append(w.Records, prop, mark)
 		w.Bundles = append(w.Bundles, run.Bundles[i], nil)
-		e.conclude(now, d, run.Bundles[i], out)
+		e.conclude(now, d, run.Bundles[i], false, out)
 	}
 	last := run.Decisions[len(run.Decisions)-1]
 	e.ord.Install(now, last.Seq, protocol.Proof{Decision: last}, &e.eff)

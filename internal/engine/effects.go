@@ -123,6 +123,7 @@ func (e *Engine) persist(records []protocol.Record, out *Output) {
 					return
 				}
 				bundles[i] = x.b
+				x.written = true
 			}
 		}
 		w.Records = append(w.Records, r)

@@ -244,7 +244,7 @@ func TestABoundedPoolKeepsASlotForForwarders(t *testing.T) {
 		t.Fatalf("free %d", st.free)
 	}
 	st.hold(x)
-	st.decide(x)
+	st.decide(x, true)
 	if st.free != 2 || st.pooled != 2 || st.retained.count != 1 {
 		t.Fatalf("after decision: %+v", st.retained)
 	}

@@ -223,9 +223,7 @@ func (f *fake) advance(out *protocol.Effects) {
 func (f *fake) Install(_ time.Time, at smr.SeqNo, p protocol.Proof, out *protocol.Effects) {
 	for seq := f.decided + 1; seq <= f.tip; seq++ {
 		for _, r := range f.live[seq].info.Refs {
-			if seq > at {
-				out.Release = append(out.Release, r.ID)
-			}
+			out.Release = append(out.Release, r.ID)
 		}
 		delete(f.live, seq)
 	}

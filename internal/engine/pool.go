@@ -17,6 +17,7 @@ type entry struct {
 	proposed bool // given to the ordering, not decided and not released since
 	pooled   bool // it arrived from clients or forwarders and waits to be decided
 	decided  bool
+	written  bool    // in the log with an accepted proposal: its bytes are promised to others
 	slot     slotKey // reserved slot it occupies; zero for none
 	// forwarded is when it was sent to all replicas because it was late; zero = not.
 	forwarded time.Time
@@ -60,6 +61,7 @@ type store struct {
 	sessions map[opKey][]*entry // pooled
 	retained fifo               // decided
 	loose    fifo
+	promised fifo // written with a proposal that was passed over: a later view may return to it
 	recent   recentIDs
 }
 
@@ -100,6 +102,7 @@ func (s *store) admit(now time.Time, b *smr.Bundle, from auth.Identity) string {
 		s.all[b.ID] = e
 	} else {
 		s.loose.remove(e)
+		s.promised.remove(e)
 	}
 	s.arrivals++
 	e.arrival, e.since, e.pooled, e.slot = s.arrivals, now, true, slot
@@ -204,7 +207,11 @@ func (s *store) unpool(e *entry) {
 
 // forget drops e's bytes unless something still needs them.
 func (s *store) forget(e *entry) {
-	if !e.pooled && !e.inFlight() && !e.decided {
+	switch {
+	case e.pooled || e.inFlight() || e.decided:
+	case e.written:
+		s.promise(e)
+	default:
 		s.loose.remove(e)
 		delete(s.all, e.b.ID)
 	}
@@ -232,6 +239,7 @@ func (s *store) hold(e *entry) {
 	s.account(e, -1)
 	e.holds++
 	s.loose.remove(e)
+	s.promised.remove(e)
 	s.retained.remove(e)
 }
 
@@ -258,20 +266,35 @@ func (s *store) release(e *entry) bool {
 			s.account(e, +1)
 		}
 		return was
+	case was && e.written:
+		s.promise(e)
 	case was:
 		s.loose.push(e)
 	}
 	return false
 }
 
-// decide says that e was decided: it leaves the pool and is retained to serve fetches.
-func (s *store) decide(e *entry) {
+// promise keeps a bundle that this replica prepared once, until it is decided or room runs out.
+func (s *store) promise(e *entry) {
+	s.promised.push(e)
+	for s.promised.bytes > s.lim.PoolBytes {
+		if old := s.promised.pop(); !old.inFlight() && !old.pooled && !old.decided {
+			delete(s.all, old.b.ID)
+		}
+	}
+}
+
+// decide says that e was decided: it leaves the pool and is retained to serve fetches. held says
+// that the decision ends the hold of the proposal it is about; where it does not, the ordering
+// releases it.
+func (s *store) decide(e *entry, held bool) {
 	s.unpool(e)
-	if e.holds > 0 {
+	if held && e.holds > 0 {
 		e.holds--
 	}
 	e.decided, e.proposed = true, false
 	s.loose.remove(e)
+	s.promised.remove(e)
 	s.recent.add(e.b.ID)
 	if e.holds == 0 {
 		s.retain(e)

@@ -51,7 +51,6 @@ type node struct {
 	bundles  [][]*smr.Bundle
 	logged   map[smr.SeqNo]transfer.LogEntry
 	applied  []Delivery
-	offset   smr.SeqNo
 	notes    []protocol.Event
 	saved    smr.SeqNo // newest durable checkpoint
 	cert     auth.CheckpointCert
