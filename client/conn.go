@@ -139,7 +139,7 @@ func (c *Conn) Recovered() []*Pending { return c.recovered }
 // Do executes op as one ordered call and returns its reply. op must not change until Do returns; the
 // reply belongs to the caller. Every error wraps ErrNotExecuted or ErrUnknown; see Retry.
 func (c *Conn) Do(ctx context.Context, op []byte) ([]byte, error) {
-	p, err := c.start(ctx, op, taskSubmit, Level{})
+	p, err := c.start(ctx, true, op, taskSubmit, Level{})
 	if err != nil {
 		return nil, err
 	}
@@ -149,19 +149,21 @@ func (c *Conn) Do(ctx context.Context, op []byte) ([]byte, error) {
 // Submit starts an ordered call and returns at once; calls submitted together share bundles. It is
 // refused with a *LimitError (wrapping ErrNotExecuted) if Config.MaxPendingBytes are pending. op
 // must not change until the call ended.
-func (c *Conn) Submit(op []byte) (*Pending, error) { return c.start(nil, op, taskSubmit, Level{}) }
+func (c *Conn) Submit(op []byte) (*Pending, error) {
+	return c.start(context.Background(), false, op, taskSubmit, Level{})
+}
 
 // Query asks op unordered; see Level. If the replicas do not agree in time it is executed as an
 // ordered op, which the application sees as Execute.
 func (c *Conn) Query(ctx context.Context, op []byte, level Level) (*Pending, error) {
-	return c.start(ctx, op, taskQuery, level)
+	return c.start(ctx, true, op, taskQuery, level)
 }
 
 // callBytes is what a pending call is charged beside its op.
 const callBytes = 256
 
-// start posts a call. A nil context does not wait for room.
-func (c *Conn) start(ctx context.Context, op []byte, kind taskKind, level Level) (*Pending, error) {
+// start posts a call; it waits for room if told to.
+func (c *Conn) start(ctx context.Context, wait bool, op []byte, kind taskKind, level Level) (*Pending, error) {
 	most := pick(c.cfg.MaxOpBytes, smr.MaxOpBytes, smr.MaxOpBytes)
 	if len(op) > most {
 		return nil, &LimitError{Name: "op bytes", Value: len(op), Limit: most}
@@ -169,7 +171,7 @@ func (c *Conn) start(ctx context.Context, op []byte, kind taskKind, level Level)
 	p := &Pending{conn: c, ended: make(chan struct{}), op: op, weight: int64(len(op) + callBytes)}
 	p.own.Tag, p.core = p, &p.own
 	switch {
-	case ctx == nil:
+	case !wait:
 		if !c.room.TryAcquire(p.weight) {
 			return nil, &LimitError{Name: "pending bytes", Value: c.cfg.MaxPendingBytes + len(op), Limit: c.cfg.MaxPendingBytes}
 		}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,6 +36,7 @@ type service struct {
 	done  sync.WaitGroup
 	mute  func(Frame) bool // guarded by the goroutine of the test: set before traffic
 	delay time.Duration
+	deaf  atomic.Bool // the client hears nothing
 	seen  map[smr.BundleID]bool
 	h     Handler
 }
@@ -46,7 +48,9 @@ func newService(t testing.TB) *service {
 func (s *service) dial(_ Config, h Handler) (Transport, error) {
 	s.h = h
 	s.reps.emit = func(from smr.NodeID, _ smr.ClientID, class wire.Class, payload []byte) {
-		_ = h.Frame(from, class, wire.KindOnly, payload)
+		if !s.deaf.Load() {
+			_ = h.Frame(from, class, wire.KindOnly, payload)
+		}
 	}
 	s.done.Add(1)
 	go func() {
@@ -127,15 +131,15 @@ func TestManyCallersAtOnceGetTheirOwnReplies(t *testing.T) {
 func TestAnEndedContextTellsTheFateAndRetryFindsTheReply(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newService(t)
-		var mute bool
-		s.mute = func(Frame) bool { return mute }
+		var mute atomic.Bool
+		s.mute = func(Frame) bool { return mute.Load() }
 		c := open(t, s)
 		defer c.Close()
 		if _, err := c.Do(t.Context(), []byte("first")); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		mute = true
+		mute.Store(true)
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		errs := make([]error, 4)
@@ -146,7 +150,7 @@ func TestAnEndedContextTellsTheFateAndRetryFindsTheReply(t *testing.T) {
 		}
 		wg.Wait()
 		synctest.Wait()
-		mute = false
+		mute.Store(false)
 		for i, err := range errs {
 			if fate := []error{ErrUnknown, ErrUnknown, ErrNotExecuted, ErrNotExecuted}[i]; !errors.Is(err, fate) || !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("op %d: %v", i, err)
@@ -161,6 +165,7 @@ func TestAnEndedContextTellsTheFateAndRetryFindsTheReply(t *testing.T) {
 		if _, err := Retry(t.Context(), errs[2]); err != errs[2] {
 			t.Error(err)
 		}
+		_ = c.Close()
 		for op, n := range s.reps.books[0].ran {
 			if n != 1 || op == "op 2" || op == "op 3" {
 				t.Errorf("%q ran %d times", op, n)
@@ -264,7 +269,7 @@ func TestAClientStaysExactlyOnceAcrossItsRestart(t *testing.T) {
 		}
 		synctest.Wait()
 		// Its replies are lost, and the process dies with the file as it is.
-		s.reps.emit = func(smr.NodeID, smr.ClientID, wire.Class, []byte) {}
+		s.deaf.Store(true)
 		if _, err := c.Submit([]byte("b")); err != nil {
 			t.Fatal(err)
 		}
@@ -291,6 +296,7 @@ func TestAClientStaysExactlyOnceAcrossItsRestart(t *testing.T) {
 		if got, err := c.Do(t.Context(), []byte("c")); err != nil || string(got) != "did c" {
 			t.Fatalf("%q %v", got, err)
 		}
+		_ = c.Close()
 		for op, n := range s.reps.books[0].ran {
 			if n != 1 {
 				t.Errorf("%q ran %d times", op, n)
