@@ -108,10 +108,13 @@ type fileSink struct {
 	owner *checkpointFiles
 	f     vfs.File
 	path  string
+	buf   []byte
 }
 
+// Write writes a copy: unlike an io.Writer, a file of package vfs may change what it is given.
 func (s *fileSink) Write(p []byte) (int, error) {
-	n, err := s.f.Write(p)
+	s.buf = append(s.buf[:0], p...)
+	n, err := s.f.Write(s.buf)
 	return n, explain("write", s.path, err)
 }
 

@@ -34,6 +34,9 @@
 // The checksum covers the key too, so a value that turns up under another key is noticed. It is
 // checked at every read; a mismatch is [ErrCorrupt] and names the key.
 //
+// What it cannot notice: rot in the last 32 KiB block of Pebble's log file reads as a torn tail, as
+// records the crash cut off. The question to the peers at start (amnesia) is what catches that.
+//
 // Invariants: records become durable in the order of their tokens; DurableToken never runs ahead of
 // a sync; after a failed write or sync no token becomes durable any more; truncation never passes
 // what the kept checkpoints cover, so that a damaged newest checkpoint leaves the one before and
