@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 func TestOpsGatherBehindTheOpenAndThenBehindBundlesInFlight(t *testing.T) {
 	s := newScript(t, quorum.Byzantine, 4)
 	s.submit("a", "b")
-	if bs := s.bundles(); len(bs) != 1 || bs[0].Kind != smr.BundleOpen || bs[0].Nonce != uint64(s.now.UnixNano()) {
+	if bs := s.bundles(); len(bs) != 1 || bs[0].Kind != smr.BundleOpen || bs[0].Nonce>>24 != uint64(s.now.UnixNano())>>24 {
 		t.Fatalf("first an open: %v", bs)
 	}
 	s.opened(firstSession)
@@ -170,6 +171,18 @@ func TestRefusedOpensEndWhatWaitsAsNotExecuted(t *testing.T) {
 		if bs := s.bundles(); len(bs) != 1 || bs[0].Kind != smr.BundleOpen {
 			t.Error("the next op does not try again")
 		}
+	}
+}
+
+func TestTwoProcessesOfOneClientAtOneMomentDrawDifferentNonces(t *testing.T) {
+	seen := map[uint64]bool{}
+	for seed := range uint64(20) {
+		s := newScript(t, quorum.Byzantine, 4, func(c *CoreConfig) { c.Rand = rand.New(rand.NewPCG(seed, 0)) })
+		s.submit("a")
+		seen[s.bundles()[0].Nonce] = true
+	}
+	if len(seen) != 20 {
+		t.Error(len(seen))
 	}
 }
 

@@ -154,7 +154,10 @@ func (c *Core) open(now time.Time, out *Output) {
 		return
 	}
 	c.retire()
-	if nonce := uint64(max(now.UnixNano(), 1)); nonce > c.state.Nonce {
+	// Two processes of one client that drew the same nonce would share a session, and number
+	// different ops alike: what is finer than 16 ms is drawn, not read off a clock.
+	const drawn = 1<<24 - 1
+	if nonce := uint64(max(now.UnixNano(), 0))&^drawn | (c.cfg.Rand.Uint64()&drawn | 1); nonce > c.state.Nonce {
 		c.state.Nonce = nonce
 	} else {
 		c.state.Nonce++
