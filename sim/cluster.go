@@ -1,0 +1,229 @@
+package sim
+
+import (
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/auth"
+	"github.com/atlas-smr/smr/quorum"
+)
+
+// Result is what came of a run.
+type Result struct {
+	Seed      uint64
+	Scenario  string
+	Replicas  int
+	TraceHash string // of everything that happened
+	Events    uint64
+	Virtual   time.Duration // how long the run took in its own time
+	Failure   string        // the first violation; empty if none
+	Counts    Counts
+}
+
+// OK reports whether no oracle was violated.
+func (r Result) OK() bool { return r.Failure == "" }
+
+// Counts says how much of what a run saw: a run that saw nothing proves nothing.
+type Counts struct {
+	Crashes, PowerLosses, Partitions int
+	Lost                             uint64 // frames
+	Views                            smr.View
+	Decided                          smr.SeqNo
+	Checkpoints                      int // made by correct replicas
+	Truncations                      int
+	CaughtUp                         int // restarts that got decisions from others
+	Stranded                         int // correct replicas that need state transfer at the end
+	Acknowledged                     int // ordered operations
+	Reads                            int // unordered reads answered without ordering
+}
+
+// Add sums c and d, for a report over seeds.
+func (c Counts) Add(d Counts) Counts {
+	c.Crashes += d.Crashes
+	c.PowerLosses += d.PowerLosses
+	c.Partitions += d.Partitions
+	c.Lost += d.Lost
+	c.Views += d.Views
+	c.Decided += d.Decided
+	c.Checkpoints += d.Checkpoints
+	c.Truncations += d.Truncations
+	c.CaughtUp += d.CaughtUp
+	c.Stranded += d.Stranded
+	c.Acknowledged += d.Acknowledged
+	c.Reads += d.Reads
+	return c
+}
+
+// cluster is one run.
+type cluster struct {
+	plan    plan
+	options Options
+	clk     clock
+	rng     random
+	trace   *trace
+	net     *network
+	oracle  *oracle
+	history history
+
+	id      smr.ClusterID
+	members *quorum.Membership
+	scheme  auth.Scheme
+	nodes   []*node
+	clients []*worker
+
+	healed   bool
+	healedAt time.Duration
+	failure  string
+	counts   Counts
+}
+
+// violation ends a run from inside an event.
+type violation string
+
+// fail records the first violation and unwinds to Run.
+func (c *cluster) fail(format string, args ...any) {
+	panic(violation(fmt.Sprintf(format, args...)))
+}
+
+// livenessBound is how long after the faults all requests must be done and all replicas equal, in
+// timeouts of a first view: failed views during the faults have lengthened the current one.
+const livenessBound = 120
+
+// maxEvents bounds a run against a cluster that storms.
+const maxEvents = 5_000_000
+
+// Run simulates one seed. The error is a mistake in the options; what the run found is in the
+// result.
+func Run(seed uint64, o Options) (Result, error) {
+	c := &cluster{options: o, rng: newRandom(seed)}
+	c.trace = newTrace(&c.clk, o.Trace)
+	var err error
+	if c.plan, err = draw(c.rng, o); err != nil {
+		return Result{}, err
+	}
+	c.plan.ed25519 = seed%50 == 49
+	c.oracle = newOracle(c)
+	c.net = newNetwork(c)
+	if err := c.build(seed); err != nil {
+		return Result{}, err
+	}
+	c.trace.note("seed %d: %+v", seed, c.plan)
+	c.guard(c.run)
+	if c.failure != "" {
+		c.trace.note("FAILED: %s", c.failure)
+	}
+	for _, n := range c.nodes {
+		if n.up && !n.byzantine {
+			c.counts.Views = max(c.counts.Views, n.last.view)
+		}
+	}
+	c.counts.Decided, c.counts.Lost = c.oracle.top, c.net.lost
+	c.trace.word(c.clk.ran)
+	return Result{
+		Seed: seed, Scenario: c.plan.scenario, Replicas: c.plan.n, TraceHash: fmt.Sprintf("%016x", c.trace.sum),
+		Events: c.clk.ran, Virtual: c.clk.now, Failure: c.failure, Counts: c.counts,
+	}, nil
+}
+
+// guard runs f; a violation or panic under it becomes the run's failure.
+func (c *cluster) guard(f func()) {
+	defer func() {
+		switch x := recover().(type) {
+		case nil:
+		case violation:
+			c.failure = fmt.Sprintf("at %s: %s", c.clk.now, string(x))
+		default:
+			c.failure = fmt.Sprintf("at %s: panic: %v\n%s", c.clk.now, x, debug.Stack())
+		}
+	}()
+	f()
+}
+
+// run drives the run to its end.
+func (c *cluster) run() {
+	for _, n := range c.nodes {
+		n.restart()
+	}
+	for _, w := range c.clients {
+		w.begin()
+	}
+	c.schedule()
+	bound := c.plan.chaos + livenessBound*c.plan.timeout
+	next := time.Duration(0)
+	for c.clk.step(bound) {
+		if c.clk.ran > maxEvents {
+			c.fail("storm: %d events by %s", c.clk.ran, c.clk.now)
+		}
+		if c.healed && c.clk.now >= next {
+			next = c.clk.now + 10*time.Millisecond
+			if c.done() {
+				break
+			}
+		}
+	}
+	c.clk.now = max(c.clk.now, c.healedAt)
+	if why := c.unfinished(); why != "" && !c.unrecoverable() {
+		c.fail("liveness: %s after the faults ended: %s", c.clk.now-c.healedAt, why)
+	}
+	c.final()
+}
+
+func (c *cluster) done() bool { return c.unfinished() == "" }
+
+// unfinished says what is still open: requests, or replicas behind. A replica whose missing
+// decisions nobody logs any more waits for state transfer, which is not built yet; it is counted,
+// not failed.
+func (c *cluster) unfinished() string {
+	var open []string
+	for _, w := range c.clients {
+		if s := w.open(); s != "" {
+			open = append(open, s)
+		}
+	}
+	if len(open) > 0 {
+		return strings.Join(open, "; ") + "; " + c.describe()
+	}
+	for _, n := range c.nodes {
+		if n.byzantine || n.stranded() {
+			continue
+		}
+		if !n.up || n.executed() < c.oracle.top {
+			return fmt.Sprintf("replica %d executed %d of %d: %s", n.id, n.executed(), c.oracle.top, c.describe())
+		}
+	}
+	return ""
+}
+
+// unrecoverable reports whether so many replicas wait for state transfer that, with the Byzantine
+// ones, no quorum is left.
+func (c *cluster) unrecoverable() bool {
+	out := len(c.plan.byzantine)
+	for _, n := range c.nodes {
+		if !n.byzantine && n.stranded() {
+			out++
+		}
+	}
+	return out > c.members.F()
+}
+
+func (c *cluster) describe() string {
+	var b strings.Builder
+	for _, n := range c.nodes {
+		fmt.Fprintf(&b, "[%s] ", n.describe())
+	}
+	return b.String()
+}
+
+// final checks what can be said only at the end.
+func (c *cluster) final() {
+	for _, n := range c.nodes {
+		if !n.byzantine && n.stranded() {
+			c.counts.Stranded++
+		}
+	}
+	c.sameState()
+	c.history.check(c)
+}

@@ -1,0 +1,150 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/atlas-smr/smr"
+)
+
+// schedule puts the plan's faults on the clock. At most f replicas, counting Byzantine ones, are
+// down at any time, but for power losses, which take all of them.
+func (c *cluster) schedule() {
+	p, r := &c.plan, c.rng
+	from := 200 * time.Millisecond
+	if p.idle {
+		from += 3 * p.timeout
+	}
+	when := func() time.Duration { return r.between(from, p.chaos) }
+	for range p.crashes {
+		c.clk.after(when(), func() { c.kill(c.someone()) })
+	}
+	for range p.primaryKills {
+		c.clk.after(when(), func() { c.kill(c.primary()) })
+	}
+	for range p.partitions {
+		at := when()
+		c.clk.after(at, c.partition)
+	}
+	for range p.powerLosses {
+		c.clk.after(when(), c.powerLoss)
+	}
+	if p.deadInRow > 0 {
+		c.clk.after(when(), c.killInRow)
+	}
+	c.clk.after(p.chaos, c.heal)
+}
+
+// budget is how many more correct replicas may be down now.
+func (c *cluster) budget() int {
+	left := c.members.F() - len(c.plan.byzantine)
+	for _, n := range c.nodes {
+		if !n.up && !n.byzantine {
+			left--
+		}
+	}
+	return left
+}
+
+// someone picks a correct replica that is up, 0 if there is none.
+func (c *cluster) someone() smr.NodeID {
+	var ids []smr.NodeID
+	for _, n := range c.nodes {
+		if n.up && !n.byzantine {
+			ids = append(ids, n.id)
+		}
+	}
+	if len(ids) == 0 {
+		return 0
+	}
+	return ids[c.rng.IntN(len(ids))]
+}
+
+// primary returns the primary of the view that most replicas are in.
+func (c *cluster) primary() smr.NodeID {
+	count := map[smr.NodeID]int{}
+	best := smr.NodeID(0)
+	for _, n := range c.nodes {
+		if n.up {
+			p := n.status().Primary
+			if count[p]++; count[p] > count[best] || count[p] == count[best] && p < best {
+				best = p
+			}
+		}
+	}
+	return best
+}
+
+// kill crashes a replica and restarts it after a while.
+func (c *cluster) kill(id smr.NodeID) {
+	if c.healed || id == 0 || c.budget() <= 0 {
+		return
+	}
+	n := c.nodes[id-1]
+	if !n.up || n.byzantine {
+		return
+	}
+	c.counts.Crashes++
+	n.crash()
+	c.clk.after(c.rng.exponential(c.plan.downtime), n.restart)
+}
+
+// killInRow takes the primary and those that follow it, as many as may be down, at once.
+func (c *cluster) killInRow() {
+	view := smr.View(0)
+	for _, n := range c.nodes {
+		if n.up {
+			view = max(view, n.status().View)
+		}
+	}
+	for i := range c.plan.deadInRow {
+		c.kill(c.members.Primary(view + smr.View(i)))
+	}
+}
+
+// powerLoss takes down every correct replica at one instant and starts them again one by one.
+func (c *cluster) powerLoss() {
+	if c.healed {
+		return
+	}
+	c.counts.PowerLosses++
+	for _, n := range c.nodes {
+		if n.up {
+			n.crash()
+			c.clk.after(c.rng.exponential(c.plan.downtime/4), n.restart)
+		}
+	}
+}
+
+// partition cuts a random set of replicas off for a while.
+func (c *cluster) partition() {
+	if c.healed {
+		return
+	}
+	c.counts.Partitions++
+	ids := c.members.Voters()
+	c.rng.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+	side := ids[:1+c.rng.IntN(len(ids)/2)]
+	slices.Sort(side)
+	oneWay := c.rng.chance(0.4)
+	c.trace.event("partition", 0, uint64(len(side)), uint64(side[0]))
+	c.net.split(side, oneWay)
+	c.clk.after(c.rng.exponential(2*c.plan.timeout), func() {
+		c.trace.event("mend", 0)
+		c.net.mend()
+	})
+}
+
+// heal ends all faults: every path works, every correct replica comes back for good.
+func (c *cluster) heal() {
+	c.healed = true
+	c.healedAt = c.clk.now
+	c.trace.event("heal", 0)
+	c.net.healed = true
+	c.net.mend()
+	for _, n := range c.nodes {
+		if !n.up {
+			c.clk.after(c.rng.between(0, 50*time.Millisecond), n.restart)
+		}
+	}
+}

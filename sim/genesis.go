@@ -1,0 +1,83 @@
+package sim
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"math/rand/v2"
+
+	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/auth"
+	"github.com/atlas-smr/smr/internal/execution"
+	"github.com/atlas-smr/smr/quorum"
+)
+
+// build makes keys, membership, replicas and clients.
+func (c *cluster) build(seed uint64) error {
+	keys := newKeyring(seed, c.plan.ed25519)
+	c.scheme = keys.scheme
+	c.id = smr.ClusterID(sha256.Sum256(binary.BigEndian.AppendUint64([]byte("sim"), seed)))
+	p := &c.plan
+	members := make([]quorum.Member, p.n)
+	signers := make([]auth.Signer, p.n)
+	for i := range members {
+		signers[i] = keys.signer(uint64(i + 1))
+		members[i] = quorum.Member{ID: smr.NodeID(i + 1), Role: quorum.Voter, Key: signers[i].Public()}
+	}
+	var err error
+	if c.members, err = quorum.New(c.id, 1, quorum.Byzantine, quorum.Byzantine.MaxFaults(p.n), members, 0); err != nil {
+		return err
+	}
+	admitted := make([]execution.Client, p.clients)
+	for i := range admitted {
+		s := keys.signer(uint64(1000 + i))
+		admitted[i] = execution.Client{ID: smr.ClientID(i + 1), Key: s.Public()}
+		c.clients = append(c.clients, newWorker(c, smr.ClientID(i+1), s))
+	}
+	for i := range members {
+		n, err := newNode(c, members[i].ID, signers[i], admitted)
+		if err != nil {
+			return err
+		}
+		c.nodes = append(c.nodes, n)
+	}
+	for _, id := range p.byzantine {
+		n := c.nodes[id-1]
+		n.byzantine = true
+		n.adversary, err = c.options.Adversary(AdversaryConfig{
+			Behaviour: p.behaviour, Self: id, Membership: c.members, Verifier: auth.NewVerifier(c.members, c.scheme),
+			Signer: signers[id-1], Rand: rand.New(rand.NewPCG(c.rng.Uint64(), uint64(id))),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keyring derives keys from the seed: fast stand-ins, or real Ed25519.
+type keyring struct {
+	seed   uint64
+	scheme auth.Scheme
+	stand  *auth.StandIn
+}
+
+func newKeyring(seed uint64, real bool) keyring {
+	if real {
+		return keyring{seed: seed, scheme: auth.NewEd25519()}
+	}
+	s := auth.NewStandIn(seed)
+	return keyring{seed: seed, scheme: s, stand: s}
+}
+
+func (k keyring) signer(id uint64) auth.Signer {
+	if k.stand != nil {
+		return k.stand.Signer(id)
+	}
+	b := binary.BigEndian.AppendUint64([]byte("sim key"), k.seed)
+	h := sha256.Sum256(binary.BigEndian.AppendUint64(b, id))
+	pair, err := auth.KeyFromSeed(h[:])
+	if err != nil {
+		panic(err) // the seed has the right length
+	}
+	return pair
+}

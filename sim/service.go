@@ -1,0 +1,40 @@
+package sim
+
+import (
+	"fmt"
+
+	"github.com/atlas-smr/smr"
+)
+
+// watchedService is the application of a correct replica as the oracle watches it.
+type watchedService struct {
+	smr.Service
+	o     *oracle
+	id    smr.NodeID
+	seq   smr.SeqNo // of the newest op in this life
+	index int
+}
+
+// Execute implements smr.Service.
+func (w *watchedService) Execute(ctx *smr.Context, op, dst []byte) ([]byte, error) {
+	if w.seq > ctx.Seq || w.seq == ctx.Seq && w.index >= ctx.Index {
+		w.o.c.fail("order: replica %d executes %d.%d after %d.%d", w.id, ctx.Seq, ctx.Index, w.seq, w.index)
+	}
+	w.seq, w.index = ctx.Seq, ctx.Index
+	before := len(dst)
+	out, err := w.Service.Execute(ctx, op, dst)
+	at := opPlace{seq: ctx.Seq, index: ctx.Index, op: hash(op)}
+	if err != nil {
+		at.reply = hash([]byte(fmt.Sprint(err)))
+	} else {
+		at.reply = hash(out[before:])
+	}
+	w.o.executed(w.id, opKey{ctx.Session, ctx.Op}, at)
+	return out, err
+}
+
+func hash(b []byte) uint64 {
+	t := trace{sum: fnvOffset}
+	t.bytes(b)
+	return t.sum
+}
