@@ -37,7 +37,7 @@ type Limits struct {
 	AheadBytes      int // decided but not executed; at the bound this replica stops proposing
 	AheadDecisions  int
 	ServeBytes      int // bundles served to one peer a second
-	OvertakeBytes   int // X: later-arrived bytes decided before a forwarded bundle is called censored
+	OvertakeBytes   int // X: a forwarded bundle is called censored once more bytes that arrived later were decided
 	CheckpointEvery smr.SeqNo
 }
 
@@ -86,7 +86,7 @@ func (c *Config) setDefaults() {
 	orInt(&l.AheadBytes, 64<<20)
 	orInt(&l.AheadDecisions, 1024)
 	orInt(&l.ServeBytes, 64<<20)
-	orInt(&l.OvertakeBytes, 8<<20)
+	orInt(&l.OvertakeBytes, 1<<20)
 	if l.CheckpointEvery == 0 {
 		// The window above the stable checkpoint must not close before the next one is stable.
 		l.CheckpointEvery = c.Params.Window / 2

@@ -43,7 +43,6 @@ type Engine struct {
 	recent   int  // bytes of the recent own batch
 	failed   error
 	viewSeen smr.View
-	starting bool // the ordering's Start runs
 }
 
 // New returns an engine; Start begins it. It panics if the membership lacks self.
@@ -76,7 +75,7 @@ func New(cfg Config) *Engine {
 // again; the ordering only observes until the amnesia check passed.
 func (e *Engine) Start(now time.Time, boot Boot, out *Output) {
 	invariant.Check(!e.started, "started twice")
-	e.started, e.starting = true, true
+	e.started = true
 	base := boot.Recovered.Base
 	e.deliver.init(base, boot.Executed, boot.CheckpointSize)
 	e.roots.Restore(boot.Checkpoint)
@@ -84,6 +83,7 @@ func (e *Engine) Start(now time.Time, boot Boot, out *Output) {
 		e.store.bring(b)
 		if x, ok := e.store.get(b.ID); ok {
 			e.store.loose.remove(x) // kept until recovered proposals have claimed them
+			x.written = true
 		}
 	}
 	_, voter := e.cfg.Params.Membership.Index(e.self)
@@ -91,10 +91,9 @@ func (e *Engine) Start(now time.Time, boot Boot, out *Output) {
 	e.ord.Start(now, boot.Recovered, &e.eff)
 	e.absorb(now, out)
 	e.redeliver(now, boot.Recovered, out)
-	e.starting = false
 	for _, b := range boot.Bundles {
 		if x, ok := e.store.get(b.ID); ok && !x.inFlight() && !x.decided && !x.pooled {
-			e.store.loose.push(x)
+			e.store.promise(x)
 		}
 	}
 	st := e.ord.Status()

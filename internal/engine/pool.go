@@ -21,7 +21,8 @@ type entry struct {
 	slot     slotKey // reserved slot it occupies; zero for none
 	// forwarded is when it was sent to all replicas because it was late; zero = not.
 	forwarded time.Time
-	overtaken int // bytes that arrived later and were decided since forwarded
+	mark      uint64 // newest arrival when it was first forwarded
+	overtaken int    // bytes that arrived later and were decided since forwarded
 
 	prev, next *entry // pool list in arrival order; nil outside it
 }

@@ -39,13 +39,13 @@ func (w *watch) settle(x *entry) {
 	}
 }
 
-// passed counts a decided bundle against the watched ones that arrived before it.
+// passed counts a decided bundle against the watched ones that were forwarded before it arrived.
 func (w *watch) passed(x *entry) {
 	if x.arrival == 0 {
 		return
 	}
 	for _, y := range w.watched {
-		if y.arrival < x.arrival && !y.inFlight() {
+		if y.mark < x.arrival && !y.inFlight() {
 			y.overtaken += len(x.b.Raw)
 		}
 	}
@@ -96,6 +96,9 @@ func (e *Engine) forwardLate(now time.Time, st protocol.Status, out *Output) {
 			e.watch.watched = append(e.watch.watched, x)
 		}
 		x.forwarded = now
+		if x.mark == 0 {
+			x.mark = e.store.arrivals
+		}
 		bytes += len(x.b.Raw)
 		late = append(late, x.b)
 	}
