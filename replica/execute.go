@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
@@ -15,8 +16,6 @@ import (
 	"github.com/atlas-smr/smr/protocol/transfer"
 	"github.com/atlas-smr/smr/storage"
 	"github.com/atlas-smr/smr/wire"
-
-	"time"
 )
 
 // sender lets executor and request workers answer clients once the node listens; before that
@@ -81,8 +80,11 @@ func (r *replica) onCheckpoint(c execution.Checkpoint) {
 		r.fail(fmt.Errorf("write checkpoint %d: %w", c.Meta.Seq, c.Err))
 		return
 	}
-	seq, root := c.Meta.Seq, c.Root
-	r.enqueue(func(now time.Time, e *engine.Engine, out *engine.Output) { e.CheckpointDurable(now, seq, root, out) })
+	seq, size, root := c.Meta.Seq, c.Meta.Bytes, c.Root
+	r.enqueue(func(now time.Time, e *engine.Engine, out *engine.Output) {
+		e.CheckpointSize(seq, size)
+		e.CheckpointDurable(now, seq, root, out)
+	})
 }
 
 // checkpointFile is an execution.CheckpointSink on the store.
@@ -104,8 +106,6 @@ func (f checkpointFile) Commit(w execution.Written) error {
 func (f checkpointFile) Abort() { f.CheckpointWriter.Abort() }
 
 func (r *replica) beginCheckpoint(m execution.Meta) (execution.CheckpointSink, error) {
-	size := m.Bytes
-	r.enqueue(func(_ time.Time, e *engine.Engine, _ *engine.Output) { e.CheckpointSize(m.Seq, size) })
 	w, err := r.store.BeginCheckpoint(storage.CheckpointMeta{Seq: m.Seq, Epoch: m.Epoch, View: m.View, Time: m.Time, Chain: m.Chain, Membership: m.Membership})
 	if err != nil {
 		return nil, err

@@ -113,6 +113,13 @@ func (r *replica) dispatch(now time.Time) error {
 	if len(out.Decided) > 0 {
 		r.requests.Decided(out.Decided)
 	}
+	if len(out.Released) > 0 {
+		ids := make([]smr.BundleID, len(out.Released))
+		for i, b := range out.Released {
+			ids[i] = b.ID
+		}
+		r.requests.Released(ids)
+	}
 	for _, o := range out.Offer {
 		if err := r.requests.Submit(o.From, wire.EncodeBundles(o.Bundles)); err != nil {
 			r.log.Debug("forwarded requests refused", "from", o.From, "err", err)

@@ -287,6 +287,9 @@ func (r *replica) boot(executed smr.SeqNo, rec storage.Recovered, v *auth.Verifi
 		r.log.Warn("this replica ran without strict durability and did not stop cleanly: it follows without voting", "remedy", "replace it by one with a new node id")
 	}
 	r.engine.Start(time.Now(), boot, &r.out)
+	if c := rec.Checkpoint; c != nil {
+		r.engine.CheckpointDurable(time.Now(), c.Seq, c.Root, &r.out) // its root is signed again
+	}
 	return nil
 }
 
