@@ -105,6 +105,9 @@ func (r *Replica) redecide(marks []protocol.Record) {
 				r.saw(i, b.h.mark())
 			}
 		}
+		for _, ref := range b.h.Refs {
+			r.out.Hold = append(r.out.Hold, ref.ID) // which the decision ends
+		}
 		r.out.Decide = append(r.out.Decide, protocol.Decision{HeaderInfo: b.h.info(), Header: b.h.raw, Proof: cert})
 		b.decided = true
 		r.decided = b.h.point()

@@ -1,0 +1,129 @@
+package pbft
+
+import (
+	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/auth"
+	"github.com/atlas-smr/smr/protocol"
+)
+
+// traitor makes a replica Byzantine: it shows different proposals to different replicas, votes for
+// everything it sees, votes after its timeouts, and hides its lock.
+type traitor struct {
+	equivocate bool
+	withhold   bool // as primary, shows proposals to some only
+	lie        bool // timeouts without the lock
+	loose      bool // votes for everything
+	twins      map[smr.SeqNo]*Header
+	view       smr.View
+	voted      map[smr.Digest]bool
+}
+
+// intercept replaces what a Byzantine replica would send; it reports whether it did.
+func (t *traitor) intercept(c *cluster, x *node, o protocol.Outbound) bool {
+	switch m := o.Msg.(type) {
+	case *Proposal:
+		if t.equivocate {
+			return t.fork(c, x, m)
+		}
+		if t.withhold {
+			for _, y := range c.nodes {
+				if y != x && c.rng.IntN(3) > 0 {
+					c.transmit(x, y, m)
+				}
+			}
+			return true
+		}
+	case *Timeout:
+		if t.lie && m.Lock != nil {
+			v := c.sign(x.id, auth.KindTimeout, m.view(), 0, smr.Digest{})
+			for _, y := range c.nodes {
+				if y != x {
+					c.transmit(x, y, &Timeout{Vote: v})
+				}
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// fork shows one proposal to some replicas and a twin of it to the others.
+func (t *traitor) fork(c *cluster, x *node, m *Proposal) bool {
+	h := m.Header
+	if t.twins == nil || t.view != h.View {
+		t.twins, t.view = map[smr.SeqNo]*Header{}, h.View
+	}
+	twin := t.twins[h.Seq]
+	if twin == nil {
+		alt := Header{Epoch: h.Epoch, View: h.View, Seq: h.Seq, Parent: h.Parent, Time: h.Time + 1}
+		if p := t.twins[h.Seq-1]; p != nil {
+			alt.Parent, alt.Time = p.Digest, max(alt.Time, p.Time)
+		}
+		if c.rng.IntN(2) == 0 {
+			alt.Refs = h.Refs
+		}
+		twin = newHeader(c.m, alt)
+		t.twins[h.Seq] = twin
+	}
+	second := &Proposal{Header: twin, Timeout: m.Timeout, HandOver: m.HandOver}
+	second.Signature = c.sign(x.id, auth.KindProposal, twin.View, twin.Seq, twin.Digest).Signature()
+	for _, y := range c.nodes {
+		switch {
+		case y == x:
+		case c.rng.IntN(8) == 0:
+			c.transmit(x, y, m)
+			c.transmit(x, y, second)
+		case uint64(y.id)%2 == uint64(x.life)%2:
+			c.transmit(x, y, m)
+		default:
+			c.transmit(x, y, second)
+		}
+	}
+	t.support(c, x, h)
+	t.support(c, x, twin)
+	return true
+}
+
+// observe lets a Byzantine replica vote for whatever it sees.
+func (t *traitor) observe(c *cluster, x *node, m protocol.Message) {
+	if !t.loose {
+		return
+	}
+	switch m := m.(type) {
+	case *Proposal:
+		t.support(c, x, m.Header)
+	case *Vote:
+		if c.rng.IntN(2) == 0 {
+			t.vote(c, x, m.view(), m.seq(), m.digest())
+		}
+	}
+}
+
+func (t *traitor) support(c *cluster, x *node, h *Header) { t.vote(c, x, h.View, h.Seq, h.Digest) }
+
+func (t *traitor) vote(c *cluster, x *node, view smr.View, seq smr.SeqNo, d smr.Digest) {
+	if t.voted == nil {
+		t.voted = map[smr.Digest]bool{}
+	}
+	if t.voted[d] {
+		return
+	}
+	t.voted[d] = true
+	for _, kind := range []auth.Kind{auth.KindPrepare, auth.KindCommit} {
+		v := &Vote{Vote: c.sign(x.id, kind, view, seq, d)}
+		for _, y := range c.nodes {
+			if y != x && c.rng.IntN(4) > 0 {
+				c.transmit(x, y, v)
+			}
+		}
+	}
+}
+
+func (c *cluster) sign(id smr.NodeID, kind auth.Kind, view smr.View, seq smr.SeqNo, d smr.Digest) *auth.Vote {
+	v := auth.NewVerifier(c.m, c.scheme)
+	vote, err := v.Sign(id, c.scheme.Signer(uint64(id)), v.Statement(kind, view, seq, d))
+	if err != nil {
+		c.tb.Fatal(err)
+	}
+	return vote
+}
