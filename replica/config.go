@@ -77,7 +77,11 @@ func LoadNodeConfig(path string) (*NodeConfig, error) {
 	c := &NodeConfig{Path: path}
 	c.Node = smr.NodeID(s.number("node", 0, 1, 1<<32-1))
 	if !s.has("node") {
-		s.fail("node", "write node = 1, the id of this member in the genesis", "is missing")
+		remedy := "write node = 1, the id of this member in the genesis"
+		if s.has("client") {
+			remedy = "this is a client's configuration; give a replica's, such as node-1/config.toml"
+		}
+		s.fail("node", remedy, "is missing")
 	}
 	genesis, key := s.file("genesis", "genesis.json"), s.file("key", "key.pem")
 	c.DataDir = s.file("data", "data")

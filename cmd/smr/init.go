@@ -52,7 +52,7 @@ the key that signs changes of membership; it belongs on no replica.`,
 			out := cmd.OutOrStdout()
 			if asJSON {
 				return printJSON(out, map[string]any{
-					"cluster": smr.Digest(g.Digest()).Hex(), "dir": o.Dir, "protocol": g.Protocol,
+					"cluster": clusterOf(g), "dir": o.Dir, "protocol": g.Protocol,
 					"replicas": len(g.Members), "f": g.F, "clients": len(g.Clients),
 				})
 			}

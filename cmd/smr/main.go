@@ -91,6 +91,7 @@ Start with 'smr demo': four replicas on this machine, killed and brought back wh
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			if _, err := a.handler(io.Discard); err != nil {
 				return err

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/pb/adminpb"
+	"github.com/atlas-smr/smr/kv"
+)
+
+// sampledReads is how many keys are read back one by one, with their versions, beside the scan of all.
+const sampledReads = 2000
+
+// historyLimit bounds the check of the history.
+const historyLimit = 60 * time.Second
+
+// verify reads everything back and judges.
+func (d *demo) verify(ctx context.Context, rows []row) (*demoResult, error) {
+	g := d.cluster.genesis
+	d.say("reading everything back through quorum reads")
+	read, err := d.readBack(ctx, rows)
+	if err != nil {
+		return nil, err
+	}
+	views := []view{*read}
+	stats, dumps, err := d.settle(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res := &demoResult{Protocol: g.Protocol, Replicas: len(g.Members), F: g.F, RootsEqual: true, Kills: d.kills}
+	for i, end := range dumps.ends {
+		if end.Root != dumps.ends[0].Root || end.Seq != dumps.ends[0].Seq {
+			res.RootsEqual = false
+		}
+		st := dumps.stores[i]
+		views = append(views, view{fmt.Sprintf("replica %d", i+1), func(k string) ([]byte, smr.SeqNo, bool) { return lookup(st, k) }, st.Len()})
+	}
+	d.say("dumped each replica's own state: %d keys after batch %d, root %.16s", dumps.stores[0].Len(), dumps.ends[0].Seq, dumps.ends[0].Root)
+	events := d.load.history.all()
+	v := compare(events, views)
+	var ordered uint64
+	for _, c := range d.load.clients {
+		ordered += c.Status().Ops
+	}
+	for _, s := range stats {
+		if n := executedTwice(s, ordered); n > 0 {
+			v.duplicated += n
+			v.find("replica %d executed %d ops, the clients made %d", s.Node, s.Counts["ops-executed"], ordered)
+		}
+		d.view = max(d.view, s.View)
+	}
+	bad, ok, finished := linearizable(events, historyLimit)
+	if !ok {
+		what := "is not linearizable"
+		if !finished {
+			what = "could not be checked in time"
+		}
+		v.find("the history of key %q %s", bad, what)
+	}
+	d.say("checked a history of %d calls", len(events))
+	for _, text := range v.examples {
+		d.say("WRONG: %s", text)
+	}
+	res.Requests, res.Acknowledged = d.load.requests.Load(), d.load.acknowledged.Load()
+	res.Lost, res.Duplicated, res.Linearizable = v.lost, v.duplicated, ok
+	res.ViewChanges, res.MaxGapMs = d.view, d.load.maxGap().Milliseconds()
+	res.Seconds = float64(time.Since(d.began).Milliseconds()) / 1000
+	return res, nil
+}
+
+// readBack reads the whole key space through the clients: every key in linearizable scans, and some
+// one by one. What it read is part of the history.
+func (d *demo) readBack(ctx context.Context, rows []row) (*view, error) {
+	values, versions := map[string][]byte{}, map[string]smr.SeqNo{}
+	h := d.load.history
+	for req := kv.Scan("", "", 0); ; {
+		d.load.requests.Add(1)
+		call := h.now()
+		rep, err := d.load.clients[0].Query(ctx, req)
+		if err != nil {
+			return nil, fmt.Errorf("scan: %w", err)
+		}
+		if rep.Status != kv.StatusOK {
+			return nil, fmt.Errorf("scan: %s", rep.Status)
+		}
+		d.load.acknowledged.Add(1)
+		ret := h.now()
+		for _, p := range rep.Pairs {
+			values[p.Key] = p.Value
+			h.add(event{client: -1, req: kv.Get(p.Key), rep: kv.Reply{Status: kv.StatusOK, Found: true, Value: p.Value}, call: call, ret: ret})
+		}
+		if !rep.More {
+			break
+		}
+		req = req.Next(rep)
+	}
+	// Keys that the scan did not find are part of the history too, or a lost write would not show.
+	at := h.now()
+	for _, r := range rows {
+		if _, ok := values[r.key]; !ok {
+			h.add(event{client: -1, req: kv.Get(r.key), rep: kv.Reply{Status: kv.StatusNotFound}, call: at, ret: at})
+		}
+	}
+	var (
+		mu    sync.Mutex
+		first error
+		wg    sync.WaitGroup
+	)
+	step := max(1, len(rows)/sampledReads)
+	for id, c := range d.load.clients {
+		wg.Go(func() {
+			for i := id * step; i < len(rows); i += step * len(d.load.clients) {
+				key := rows[i].key
+				d.load.requests.Add(1)
+				e := event{client: id, req: kv.Get(key), call: h.now()}
+				rep, err := c.Query(ctx, e.req)
+				if err != nil {
+					mu.Lock()
+					first = fmt.Errorf("get %q: %w", key, err)
+					mu.Unlock()
+					return
+				}
+				e.rep, e.ret = rep, h.now()
+				h.add(e)
+				d.load.acknowledged.Add(1)
+				mu.Lock()
+				versions[key] = rep.Version
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if first != nil {
+		return nil, first
+	}
+	return &view{"quorum reads", func(k string) ([]byte, smr.SeqNo, bool) {
+		value, ok := values[k]
+		return value, versions[k], ok
+	}, len(values)}, nil
+}
+
+// dumps is every replica's own state.
+type dumps struct {
+	stores []*kv.Store
+	ends   []*adminpb.DumpEnd
+}
+
+// settle waits until all replicas have executed the same, and dumps them.
+func (d *demo) settle(ctx context.Context) ([]*adminpb.StatusReply, *dumps, error) {
+	stats := make([]*adminpb.StatusReply, len(d.cluster.genesis.Members))
+	var target uint64
+	for i := range stats {
+		s, err := d.cluster.status(ctx, smr.NodeID(i+1))
+		if err != nil {
+			return nil, nil, err
+		}
+		target = max(target, s.Decided)
+	}
+	for i := range stats {
+		caughtUp := func(s *adminpb.StatusReply) bool {
+			stats[i] = s
+			return s.Executed >= target && s.Executed == s.Decided
+		}
+		if err := d.cluster.await(ctx, smr.NodeID(i+1), fmt.Sprintf("at %d", target), caughtUp); err != nil {
+			return nil, nil, err
+		}
+	}
+	out := &dumps{}
+	for i := range stats {
+		st, end, err := dumpReplica(ctx, d.cluster.admin(smr.NodeID(i+1)))
+		if err != nil {
+			return nil, nil, fmt.Errorf("dump of replica %d: %w", i+1, err)
+		}
+		out.stores, out.ends = append(out.stores, st), append(out.ends, end)
+	}
+	return stats, out, nil
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/pb/adminpb"
+	"github.com/atlas-smr/smr/internal/pb/adminpb/adminpbconnect"
+	"github.com/atlas-smr/smr/kv"
+	"github.com/atlas-smr/smr/replica"
+)
+
+// dumpEnd is the last line of a dump with --json.
+type dumpEnd struct {
+	Pairs   int    `json:"pairs"`
+	Replica uint32 `json:"replica,omitempty"`
+	Seq     uint64 `json:"seq,omitempty"`
+	Root    string `json:"root,omitempty"`
+}
+
+func (a *app) newDumpCommand(f *kvFlags) *cobra.Command {
+	var node uint32
+	cmd := &cobra.Command{
+		Use:   "dump [--replica I]",
+		Short: "Print all keys and values",
+		Long: `dump prints every pair in key order. By default it is a scan in pages, each of which a quorum agrees on.
+With --replica I it prints what replica I holds, as it says itself over its admin API on this machine:
+to compare replicas, not to be trusted alone.`,
+		Example: "  smr kv dump > all.tsv\n  smr kv dump --replica 2 --json | tail -1",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			out := newPairWriter(cmd.OutOrStdout(), f.json)
+			if !cmd.Flags().Changed("replica") {
+				return a.withClient(cmd, f, true, func(ctx context.Context, c *kvClient, cfg *replica.ClientConfig) error {
+					err := scanPages(ctx, c, cfg.Timeout, kv.Scan("", "", 0), 0, out.pair)
+					return endDump(err, out, cmd.OutOrStdout(), dumpEnd{Pairs: out.n})
+				})
+			}
+			path, err := configPath(f.config, defaultClientConfig)
+			if err != nil {
+				return err
+			}
+			g, err := loadGenesisOf(path)
+			if err != nil {
+				return err
+			}
+			m, ok := g.Member(smr.NodeID(node))
+			if !ok {
+				return usagef("--replica %d: the cluster has replicas 1 to %d", node, len(g.Members))
+			}
+			st, end, err := dumpReplica(cmd.Context(), adminClient(m.Admin))
+			if err != nil {
+				return explainAdmin(err, m)
+			}
+			err = eachPair(st, out.pair)
+			return endDump(err, out, cmd.OutOrStdout(), dumpEnd{out.n, node, end.Seq, end.Root})
+		},
+	}
+	cmd.Flags().Uint32Var(&node, "replica", 0, "print what this replica holds itself")
+	return cmd
+}
+
+func endDump(err error, w *pairWriter, out io.Writer, end dumpEnd) error {
+	if err = errors.Join(err, w.flush()); err != nil || !w.json {
+		return err
+	}
+	return printJSON(out, end)
+}
+
+// loadGenesisOf reads the genesis that a client's or a node's configuration names.
+func loadGenesisOf(path string) (*replica.Genesis, error) {
+	c, err := replica.LoadClientConfig(path)
+	if err == nil {
+		return c.Genesis, nil
+	}
+	if n, nerr := replica.LoadNodeConfig(path); nerr == nil {
+		return n.Genesis, nil
+	}
+	return nil, err
+}
+
+// maxDumpBytes bounds what is taken from a replica.
+const maxDumpBytes = 4 << 30
+
+// dumpReplica fetches one replica's own state. A dump that breaks off is an error.
+func dumpReplica(ctx context.Context, c adminpbconnect.AdminClient) (*kv.Store, *adminpb.DumpEnd, error) {
+	stream, err := c.Dump(ctx, connect.NewRequest(&adminpb.DumpRequest{}))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer stream.Close()
+	var (
+		data []byte
+		end  *adminpb.DumpEnd
+	)
+	for stream.Receive() {
+		if end = stream.Msg().GetEnd(); end != nil {
+			continue
+		}
+		if data = append(data, stream.Msg().GetData()...); len(data) > maxDumpBytes {
+			return nil, nil, fmt.Errorf("the state has more than %d bytes", maxDumpBytes)
+		}
+	}
+	switch {
+	case stream.Err() != nil:
+		return nil, nil, stream.Err()
+	case end == nil:
+		return nil, nil, errors.New("the dump broke off")
+	case end.Bytes != uint64(len(data)) || end.TableBytes > end.Bytes:
+		return nil, nil, fmt.Errorf("the dump has %d bytes, its end says %d", len(data), end.Bytes)
+	}
+	st, err := decodeKV(data[end.TableBytes:])
+	return st, end, err
+}
+
+func explainAdmin(err error, m replica.Member) error {
+	if connect.CodeOf(err) == connect.CodeUnavailable {
+		return fmt.Errorf("replica %d does not answer on its admin address %s (%w): is it running on this machine? 'smr status' shows all", m.ID, m.Admin, err)
+	}
+	return fmt.Errorf("replica %d: %w", m.ID, err)
+}
