@@ -53,6 +53,8 @@ type Store struct {
 	room    sync.Cond // the queue has room, or err
 	queue   []job
 	queued  int
+	urgent  int         // what the writer must not let wait; counted from 0 when the queue empties
+	patient *time.Timer // ends the patience of decision marks
 	closing bool
 	err     error // sticky
 	stuck   bool  // Pebble panicked: it cannot be closed any more
@@ -89,6 +91,8 @@ func Open(dir string, id Identity, opts Options) (*Store, error) {
 		notify: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	s.work.L, s.room.L = &s.mu, &s.mu
+	s.patient = time.AfterFunc(time.Hour, s.hurry)
+	s.patient.Stop()
 	if opts.Mode == MemoryOnly {
 		s.fs = vfs.NewMem()
 	}
@@ -377,6 +381,7 @@ func (s *Store) Close() error {
 }
 
 func (s *Store) close() error {
+	s.patient.Stop()
 	s.mu.Lock()
 	s.closing = true
 	s.work.Broadcast()

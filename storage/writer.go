@@ -23,13 +23,28 @@ type job struct {
 	certSeq  smr.SeqNo
 	cert     []byte
 	bytes    int
+	patient  bool // may wait for others to share its sync with
 }
+
+// patience is how long decision marks wait for a vote or a proposal to share their sync with. No
+// message waits for them: a decision is proven by votes that are durable elsewhere, so at most what
+// happens to follow them is late by this much.
+const patience = 5 * time.Millisecond
 
 // Append implements [Disk]. It waits only while more than Options.MaxQueueBytes are queued; after a
 // failure it drops what it is given.
 func (s *Store) Append(token uint64, records []protocol.Record, bundles [][]*smr.Bundle) {
 	checkRecords(records, bundles)
-	s.enqueue(job{token: token, records: records, bundles: bundles, bytes: size(records, bundles)})
+	s.enqueue(job{token: token, records: records, bundles: bundles, bytes: size(records, bundles), patient: onlyDecisions(records)})
+}
+
+func onlyDecisions(records []protocol.Record) bool {
+	for i := range records {
+		if records[i].Kind != protocol.RecordDecision {
+			return false
+		}
+	}
+	return len(records) > 0
 }
 
 // Truncate implements [Disk]. The deletion is written behind what was appended; a crash may undo it.
@@ -51,14 +66,28 @@ func (s *Store) enqueue(j job) {
 	}
 	s.queue = append(s.queue, j)
 	s.queued += j.bytes
+	if !j.patient {
+		s.urgent++
+		s.work.Signal()
+	} else if len(s.queue) == 1 {
+		s.patient.Reset(patience)
+	}
+}
+
+// hurry ends the patience of what waits. It runs on a timer.
+func (s *Store) hurry() {
+	s.mu.Lock()
+	s.urgent++
 	s.work.Signal()
+	s.mu.Unlock()
 }
 
 // take waits for work and returns up to maxGroupBytes of it; false when the store closes or failed.
 func (s *Store) take(group []job) ([]job, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.queue) == 0 && !s.closing && s.err == nil {
+	for (len(s.queue) == 0 || s.urgent == 0) && !s.closing && s.err == nil {
+		s.urgent = 0
 		s.work.Wait()
 	}
 	if len(s.queue) == 0 || s.err != nil {
@@ -72,7 +101,9 @@ func (s *Store) take(group []job) ([]job, bool) {
 	group = append(group[:0], s.queue[:n]...)
 	rest := copy(s.queue, s.queue[n:])
 	clear(s.queue[rest:])
-	s.queue = s.queue[:rest]
+	if s.queue = s.queue[:rest]; rest == 0 {
+		s.urgent = 0
+	}
 	s.queued -= bytes
 	s.stats.Since = time.Now()
 	s.room.Broadcast()
