@@ -91,6 +91,9 @@ type demo struct {
 	view     uint64 // highest seen
 	first    bool   // the first view was told
 	kills    int
+	extra    int // ops that a replica executed beyond those made
+
+	restarted map[smr.NodeID]bool
 }
 
 func (a *app) runDemo(ctx context.Context, f demoFlags, stdout, stderr io.Writer) (err error) {
@@ -107,7 +110,7 @@ func (a *app) runDemo(ctx context.Context, f demoFlags, stdout, stderr io.Writer
 	if err != nil {
 		return err
 	}
-	d := &demo{f: f, progress: newProgress(stderr, "rows", len(rows)), log: a.logger(stderr), began: time.Now()}
+	d := &demo{f: f, progress: newProgress(stderr, "rows", len(rows)), log: a.logger(stderr), began: time.Now(), restarted: map[smr.NodeID]bool{}}
 	defer func() {
 		if d.cluster != nil {
 			d.cluster.close(d.log)
@@ -157,7 +160,7 @@ func (d *demo) run(ctx context.Context, rows []row) (*demoResult, error) {
 			_ = c.Close()
 		}
 	}()
-	d.load = &load{clients: clients, rows: rows, rate: d.f.rate, history: newHistory()}
+	d.load = newLoad(clients, rows, d.f.rate)
 	d.say("%d clients import %d rows at %s", len(clients), len(rows), rateText(d.f.rate))
 	done := make(chan error, 1)
 	loading, stop := context.WithCancel(ctx)
@@ -246,6 +249,7 @@ func (d *demo) script(ctx context.Context, done <-chan error) error {
 			return err
 		}},
 		{70, func(ctx context.Context) error { return d.restart(ctx, backup) }},
+		{86, d.countOps},
 		{88, d.killAll},
 	}
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -347,6 +351,7 @@ func (d *demo) killBackup(ctx context.Context) (smr.NodeID, error) {
 
 func (d *demo) restart(ctx context.Context, id smr.NodeID) error {
 	gap := d.load.takeGap()
+	d.restarted[id] = true
 	began := time.Now()
 	if err := d.cluster.start(id); err != nil {
 		return err

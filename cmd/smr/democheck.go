@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/atlas-smr/smr"
-	"github.com/atlas-smr/smr/internal/pb/adminpb"
 	"github.com/atlas-smr/smr/kv"
 )
 
@@ -82,13 +81,3 @@ func compare(events []event, views []view) verdict {
 
 // isShared reports whether key is one that all clients of the demo share.
 func isShared(key string) bool { return len(key) > 7 && key[:7] == "shared/" }
-
-// executedTwice compares how many ops a replica executed with how many the clients made. It only
-// speaks of a replica that executed everything from the first batch on in this life (after a restart
-// it does so again, from its log, as long as there was no checkpoint); otherwise it returns 0.
-func executedTwice(s *adminpb.StatusReply, ordered uint64) int {
-	if s.Stable != 0 || s.Counts["ops-executed"] <= ordered {
-		return 0
-	}
-	return int(s.Counts["ops-executed"] - ordered)
-}

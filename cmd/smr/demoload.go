@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/atlas-smr/smr/client"
 	"github.com/atlas-smr/smr/kv"
 )
@@ -29,6 +31,9 @@ type load struct {
 	rate    int // calls a second of all clients together; 0: as fast as they are answered
 	history *history
 
+	// underWay is held once by every call and as a whole by whoever wants none to be under way.
+	underWay *semaphore.Weighted
+
 	requests, acknowledged, rowsDone atomic.Int64
 
 	mu      sync.Mutex
@@ -36,6 +41,36 @@ type load struct {
 	gap     time.Duration // guarded by mu: longest time without an acknowledgement
 	gapOnce time.Duration // guarded by mu: the same since the last takeGap
 	failed  error         // guarded by mu: first call that got no result
+}
+
+// newLoad returns the load of importing rows through clients.
+func newLoad(clients []*kvClient, rows []row, rate int) *load {
+	return &load{
+		clients: clients, rows: rows, rate: rate, history: newHistory(),
+		underWay: semaphore.NewWeighted(int64(len(clients) * clientWindow)),
+	}
+}
+
+// pause waits until no call is under way and keeps new ones from starting until resume.
+func (l *load) pause(ctx context.Context) error {
+	return l.underWay.Acquire(ctx, int64(len(l.clients)*clientWindow))
+}
+
+// resume ends a pause; the time it took is nobody's wait for an answer.
+func (l *load) resume() {
+	l.mu.Lock()
+	l.lastAck = l.history.now()
+	l.mu.Unlock()
+	l.underWay.Release(int64(len(l.clients) * clientWindow))
+}
+
+// ordered returns how many ordered ops the clients have made, queries that turned to one included.
+// It is exact while no call is under way.
+func (l *load) ordered() (n uint64) {
+	for _, c := range l.clients {
+		n += c.Status().Ops
+	}
+	return n
 }
 
 // run imports all rows and returns once every call has ended.
@@ -65,35 +100,38 @@ func (l *load) run(ctx context.Context) error {
 	return l.failed
 }
 
-// work is one client: it takes the next row until none is left, with clientWindow calls under way.
+// work is one client: it takes the next row until none is left, with about
+// clientWindow calls under way.
 func (l *load) work(ctx context.Context, id int, c *kvClient, next *atomic.Int64) error {
 	rng := rand.New(rand.NewPCG(1, uint64(id)))
-	slots := make(chan struct{}, clientWindow)
 	errs := make(chan error, 1)
 	var wg sync.WaitGroup
-	defer wg.Wait()
 	pace := newPacer(l.rate, len(l.clients))
 	for n := 1; ; n++ {
 		req, isRow := l.sharedOp(rng, id, n), false
 		if n%sharedEvery != 0 {
 			i := int(next.Add(1)) - 1
 			if i >= len(l.rows) {
-				return drainSlots(ctx, slots, errs)
+				break
 			}
 			req, isRow = kv.Put(l.rows[i].key, l.rows[i].value), true
 		}
 		if err := pace.wait(ctx); err != nil {
+			wg.Wait()
 			return context.Cause(ctx)
 		}
 		select {
-		case slots <- struct{}{}:
 		case err := <-errs:
+			wg.Wait()
 			return err
-		case <-ctx.Done():
+		default:
+		}
+		if err := l.underWay.Acquire(ctx, 1); err != nil {
+			wg.Wait()
 			return context.Cause(ctx)
 		}
 		wg.Go(func() {
-			defer func() { <-slots }()
+			defer l.underWay.Release(1)
 			if err := l.call(ctx, id, c, req, isRow); err != nil {
 				select {
 				case errs <- err:
@@ -102,19 +140,7 @@ func (l *load) work(ctx context.Context, id int, c *kvClient, next *atomic.Int64
 			}
 		})
 	}
-}
-
-// drainSlots waits until no call is under way and returns the first failure.
-func drainSlots(ctx context.Context, slots chan struct{}, errs chan error) error {
-	for range cap(slots) {
-		select {
-		case slots <- struct{}{}:
-		case err := <-errs:
-			return err
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+	wg.Wait()
 	select {
 	case err := <-errs:
 		return err

@@ -24,6 +24,16 @@ func ordering(name string) (protocol.Factory, error) {
 	return f(), nil
 }
 
+// initResult is what init made.
+type initResult struct {
+	Cluster  string `json:"cluster"`
+	Dir      string `json:"dir"`
+	Protocol string `json:"protocol"`
+	Replicas int    `json:"replicas"`
+	F        int    `json:"f"`
+	Clients  int    `json:"clients"`
+}
+
 func (a *app) newInitCommand() *cobra.Command {
 	var (
 		o      replica.GenerateOptions
@@ -51,10 +61,7 @@ the key that signs changes of membership; it belongs on no replica.`,
 			}
 			out := cmd.OutOrStdout()
 			if asJSON {
-				return printJSON(out, map[string]any{
-					"cluster": clusterOf(g), "dir": o.Dir, "protocol": g.Protocol,
-					"replicas": len(g.Members), "f": g.F, "clients": len(g.Clients),
-				})
+				return printJSON(out, initResult{clusterOf(g), o.Dir, g.Protocol, len(g.Members), g.F, len(g.Clients)})
 			}
 			fmt.Fprintf(out, "cluster %s in %s: %d replicas (%s, tolerates %d), %d client(s)\n", g.Digest(), o.Dir, len(g.Members), g.Protocol, g.F, len(g.Clients))
 			fmt.Fprintf(out, "start each replica:  smr run -c %s/node-1/config.toml\n", o.Dir)

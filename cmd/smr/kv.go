@@ -56,6 +56,9 @@ func (a *app) withClient(cmd *cobra.Command, f *kvFlags, whole bool, run func(co
 	if f.timeout > 0 {
 		c.Timeout = f.timeout
 	}
+	if !cmd.Flags().Changed("log-level") {
+		a.logLevel = "warn" // connections that come and go are nothing to somebody who reads one value
+	}
 	kc, err := openKV(cmd.Context(), c, a.logger(cmd.ErrOrStderr()))
 	if err != nil {
 		return explainOpen(err)
