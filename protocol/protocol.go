@@ -62,6 +62,9 @@ type Ordering interface {
 	Pending(now time.Time, waiting bool, out *Effects)
 	// Seen returns the highest vote of another replica that this machine has verified.
 	Seen(id smr.NodeID) Mark
+	// Evidence returns the encoded vote that Seen(id) is about, signed by id, which
+	// Codec.OpenEvidence reads; nil for none.
+	Evidence(id smr.NodeID) []byte
 	// Lock returns the encoded proof of the highest prepared proposal, which Codec.OpenLock reads;
 	// nil for none.
 	Lock() []byte
@@ -92,6 +95,8 @@ type Codec interface {
 	VerifyRange(after smr.SeqNo, parent smr.Digest, r Range) ([]Decision, error)
 	// OpenLock verifies what Ordering.Lock returned on another replica.
 	OpenLock(raw []byte) (Mark, error)
+	// OpenEvidence verifies what Ordering.Evidence returned on another replica: a vote signed by id.
+	OpenEvidence(id smr.NodeID, raw []byte) (Mark, error)
 	// Header reads the header a log entry or decision carries, without checking who signed it.
 	Header(raw []byte) (HeaderInfo, error)
 }

@@ -44,7 +44,7 @@ func seeds(t testing.TB) (*Decoder, []Frame) {
 		{Class: wire.ClassCheckpoint, Kind: wire.KindRootVote, Payload: transfer.EncodeRootVote(vote)},
 		{Class: wire.ClassCheckpoint, Kind: wire.KindRootCert, Payload: transfer.EncodeRootCert(auth.CheckpointCert{Cert: cert})},
 		{Class: wire.ClassViewTransfer, Kind: wire.KindQuery, Payload: transfer.EncodeViewQuery(transfer.ViewQuery{ID: 4})},
-		{Class: wire.ClassViewTransfer, Kind: wire.KindAnswer, Payload: transfer.EncodeViewReply(transfer.ViewReply{ID: 4}, make([]byte, 8))},
+		{Class: wire.ClassViewTransfer, Kind: wire.KindAnswer, Payload: transfer.EncodeViewReply(transfer.ViewReply{ID: 4, Asker: 1}, make([]byte, 8), []byte{1, 9})},
 		{Class: wire.ClassLogTransfer, Kind: wire.KindQuery, Payload: transfer.EncodeLogRequest(q)},
 		{Class: wire.ClassLogTransfer, Kind: wire.KindAnswer, Payload: log},
 	}

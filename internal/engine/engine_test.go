@@ -199,7 +199,7 @@ func TestAForgottenVoteKeepsAReplicaAnObserver(t *testing.T) {
 		t.Fatal("nobody is asked, or reads are open")
 	}
 	reply := func(from smr.NodeID, seen, lock smr.SeqNo) {
-		r := transfer.ViewReply{ID: 1, Seen: protocol.Mark{Epoch: 1, Seq: seen}, Lock: protocol.Mark{Epoch: 1, Seq: lock}}
+		r := transfer.ViewReply{ID: 1, Asker: 1, Seen: protocol.Mark{Epoch: 1, Seq: seen}, Lock: protocol.Mark{Epoch: 1, Seq: lock}}
 		n.e.Receive(s.now, from, viewReply{r}, &out)
 	}
 	reply(2, 9, 5)
@@ -207,8 +207,9 @@ func TestAForgottenVoteKeepsAReplicaAnObserver(t *testing.T) {
 	if st := n.e.Status(); st.Mode != ModeObserver || st.Ordering.Voting || st.Readable || st.ReadGate != 5 {
 		t.Fatalf("%+v", st)
 	}
-	reply(2, 0, 5)
-	if st := n.e.Status(); st.Mode != ModeNormal || !st.Ordering.Voting || st.Readable {
+	reply(2, 0, 5) // what was proven stays proven
+	reply(4, 0, 0)
+	if st := n.e.Status(); st.Mode != ModeObserver || st.Ordering.Voting {
 		t.Fatalf("%+v", st)
 	}
 }

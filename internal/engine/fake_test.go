@@ -93,6 +93,14 @@ func (fakeCodec) OpenLock(raw []byte) (protocol.Mark, error) {
 	return protocol.Mark{Epoch: 1, Seq: smr.SeqNo(binary.BigEndian.Uint64(raw))}, nil
 }
 
+// OpenEvidence reads a vote of seq that its first byte says who signed.
+func (fakeCodec) OpenEvidence(id smr.NodeID, raw []byte) (protocol.Mark, error) {
+	if len(raw) != 2 || raw[0] != byte(id) {
+		return protocol.Mark{}, errors.New("bad evidence")
+	}
+	return protocol.Mark{Epoch: 1, Seq: smr.SeqNo(raw[1])}, nil
+}
+
 func (fakeCodec) Header(raw []byte) (protocol.HeaderInfo, error) { return fakeHeader(raw) }
 
 func fakeHeader(raw []byte) (protocol.HeaderInfo, error) {
@@ -239,6 +247,7 @@ func (f *fake) Connected(time.Time, smr.NodeID, *protocol.Effects)             {
 func (f *fake) Pending(time.Time, bool, *protocol.Effects)                     {}
 func (f *fake) Stable(_ time.Time, c auth.CheckpointCert, _ *protocol.Effects) { f.stable = c.Seq() }
 func (f *fake) Seen(smr.NodeID) protocol.Mark                                  { return protocol.Mark{} }
+func (f *fake) Evidence(smr.NodeID) []byte                                     { return nil }
 func (f *fake) Lock() []byte {
 	return binary.BigEndian.AppendUint64(nil, uint64(f.decided))
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/atlas-smr/smr/protocol"
 	"github.com/atlas-smr/smr/protocol/pbft"
 	"github.com/atlas-smr/smr/protocol/transfer"
+	"github.com/atlas-smr/smr/wire"
 )
 
 // load submits count bundles to the running nodes, one every gap.
@@ -135,6 +136,49 @@ func TestPBFTAPrimaryThatIgnoresAClientIsReplaced(t *testing.T) {
 	}
 	must1(t, s, suspected && s.nodes[1].e.Status().Ordering.View > 0, "the primary was not replaced for censorship")
 	s.noDivergence(t)
+}
+
+func TestPBFTALiarDoesNotKeepARestartedReplicaFromVoting(t *testing.T) {
+	s := newShuttle(t, 4, pbft.Factory(), nil)
+	s.startAll()
+	s.run(100*time.Millisecond, nil)
+	s.load(10, time.Millisecond, all(4)...)
+	s.stop(4)
+	s.stop(3) // away: the liar's answer is needed
+	s.cut = func(from, _ smr.NodeID, f Frame) bool { return from == 2 && f.Class == wire.ClassViewTransfer }
+	n := s.start(4)
+	evidence := s.nodes[0].e.ord.Evidence(4)
+	evidence[len(evidence)-1] ^= 1
+	lie := transfer.EncodeViewReply(transfer.ViewReply{ID: 1, Epoch: 1, Asker: 4}, nil, evidence)
+	m, err := n.dec.Decode(2, wire.ClassViewTransfer, wire.KindAnswer, lie)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.do(func() { n.e.Receive(s.now, 2, m, &n.out) })
+	must1(t, s, s.run(5*time.Second, func() bool { return n.e.Status().Ordering.Voting }), "a lie keeps it an observer")
+	for _, c := range n.e.Status().Drops {
+		if c.Reason == "view-reply-unproven" && c.N == 1 {
+			return
+		}
+	}
+	t.Fatal("the lie is not counted")
+}
+
+func TestPBFTAReplicaThatLostItsLogStaysAnObserver(t *testing.T) {
+	s := newShuttle(t, 4, pbft.Factory(), nil)
+	s.startAll()
+	s.run(100*time.Millisecond, nil)
+	s.load(10, time.Millisecond, all(4)...)
+	s.run(time.Second, nil)
+	s.stop(4)
+	s.nodes[3].records, s.nodes[3].bundles, s.nodes[3].logged = nil, nil, map[smr.SeqNo]transfer.LogEntry{}
+	n := s.start(4)
+	s.run(5*time.Second, nil)
+	if st := n.e.Status(); st.Ordering.Voting || st.Mode == ModeNormal {
+		t.Fatalf("%+v", st)
+	}
+	bs := s.load(10, time.Millisecond, 1, 2, 3)
+	must1(t, s, s.run(20*time.Second, s.allHave(bs...)), "it does not follow")
 }
 
 func TestPBFTRunsAreRepeatable(t *testing.T) {

@@ -92,9 +92,10 @@ func (e *Engine) forwarded(from smr.NodeID, bs []*smr.Bundle, out *Output) {
 // answerView tells a peer what this replica has seen of it.
 func (e *Engine) answerView(from smr.NodeID, q transfer.ViewQuery, out *Output) {
 	st := e.ord.Status()
-	r := transfer.ViewReply{ID: q.ID, Epoch: st.Epoch, View: st.View, Seen: e.ord.Seen(from), Decided: st.Decided}
+	r := transfer.ViewReply{ID: q.ID, Epoch: st.Epoch, View: st.View, Asker: from, Decided: st.Decided}
 	out.Send = append(out.Send, Frame{
-		To: []smr.NodeID{from}, Class: wire.ClassViewTransfer, Kind: wire.KindAnswer, Payload: transfer.EncodeViewReply(r, e.ord.Lock()),
+		To: []smr.NodeID{from}, Class: wire.ClassViewTransfer, Kind: wire.KindAnswer,
+		Payload: transfer.EncodeViewReply(r, e.ord.Lock(), e.ord.Evidence(from)),
 	})
 }
 

@@ -30,9 +30,7 @@ func (r *Replica) onCertificate(c *Certificate) {
 
 // certified takes a certificate of this or an earlier view.
 func (r *Replica) certified(c *auth.Certificate) {
-	for _, i := range signers(c, r.n) {
-		r.saw(i, protocol.Mark{Epoch: c.Epoch(), View: c.View(), Seq: c.Seq()})
-	}
+	r.sawCertificate(c)
 	commit := c.Statement().Kind == auth.KindCommit
 	if c.View() < r.view || c.Seq() <= r.decided.seq {
 		if commit {

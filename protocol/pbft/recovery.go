@@ -80,9 +80,7 @@ func (r *Replica) restore(s protocol.Record) {
 		m, err := r.codec.Decode(r.p.Self, kindCertificate, s.Data)
 		invariant.Check(err == nil, "ordering log: lock of view %d: %v", s.View, err)
 		r.lock, _ = m.(*Certificate)
-		for _, i := range signers(r.lock.Cert, r.n) {
-			r.saw(i, r.lock.Core.mark())
-		}
+		r.sawCertificate(r.lock.Cert)
 	case stateVoted:
 		r.voted = lockName{view: s.View, seq: s.Seq, digest: s.Digest}
 	}
@@ -101,9 +99,7 @@ func (r *Replica) redecide(marks []protocol.Record) {
 		if cert != nil {
 			r.proof = &Certificate{Core: b.h, Cert: cert}
 			r.top = r.proof
-			for _, i := range signers(cert, r.n) {
-				r.saw(i, b.h.mark())
-			}
+			r.sawCertificate(cert)
 		}
 		for _, ref := range b.h.Refs {
 			r.out.Hold = append(r.out.Hold, ref.ID) // which the decision ends

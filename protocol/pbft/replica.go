@@ -85,8 +85,8 @@ func (h *Header) point() point { return point{h.Seq, h.Digest, h.Time} }
 
 // peerState is what is remembered about a voter.
 type peerState struct {
-	seen     protocol.Mark
-	answered time.Time // last told of a newer view or decision
+	newest   signedVote // newest vote seen of it: the evidence against it should it forget
+	answered time.Time  // last told of a newer view or decision
 	asked    time.Time
 }
 

@@ -98,7 +98,7 @@ func (r *Replica) signTimeout(w smr.View) {
 }
 
 func (r *Replica) onTimeout(i int, from smr.NodeID, t *Timeout) {
-	r.saw(i, timeoutMark(r.m.Epoch(), t.view()))
+	r.saw(i, t.Vote.Statement(), t.Vote.Signature())
 	if t.view() < r.view {
 		r.answerOld(i, from)
 		return
@@ -128,7 +128,7 @@ func (r *Replica) enterByTimeouts(tc *TimeoutCertificate) {
 		return
 	}
 	for _, s := range tc.shares {
-		r.saw(s.voter, timeoutMark(r.m.Epoch(), tc.view))
+		r.saw(s.voter, r.v.Statement(auth.KindTimeout, tc.view, 0, s.lock.bind()), s.sig)
 	}
 	r.enter(tc.opens(), tc)
 	t := &r.timers

@@ -25,7 +25,7 @@ func (r *Replica) slot(seq smr.SeqNo) *slot {
 
 // onVote counts a prepare or a commit.
 func (r *Replica) onVote(i int, from smr.NodeID, v *Vote) {
-	r.saw(i, protocol.Mark{Epoch: r.m.Epoch(), View: v.view(), Seq: v.seq()})
+	r.saw(i, v.Vote.Statement(), v.Vote.Signature())
 	if from == r.p.Self && v.Kind() == kindPrepare && v.view() == r.view {
 		r.opened = true // what was written before the own vote is durable
 	}
@@ -77,19 +77,4 @@ func (r *Replica) count(votes []*auth.Vote, v *Vote) {
 	cert, err := r.v.Certify(same)
 	invariant.Check(err == nil, "a quorum of equal votes: %v", err)
 	r.certified(cert)
-}
-
-// saw remembers the highest vote of a voter.
-func (r *Replica) saw(i int, m protocol.Mark) {
-	if r.peers[i].seen.Less(m) {
-		r.peers[i].seen = m
-	}
-}
-
-// Seen implements protocol.Ordering.
-func (r *Replica) Seen(id smr.NodeID) protocol.Mark {
-	if i, ok := r.m.Index(id); ok {
-		return r.peers[i].seen
-	}
-	return protocol.Mark{}
 }

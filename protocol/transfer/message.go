@@ -29,15 +29,18 @@ const (
 // ViewQuery asks what the receiver has seen of the asker.
 type ViewQuery struct{ ID uint64 }
 
-// ViewReply answers a ViewQuery. Seen and Claimed are the answerer's word; Lock is verified.
+// ViewReply answers a ViewQuery. What it says of votes and locks is proven; the rest is the
+// answerer's word.
 type ViewReply struct {
-	ID      uint64
-	Epoch   smr.Epoch
-	View    smr.View
-	Seen    protocol.Mark // highest vote of the asker that the answerer has verified
-	Lock    protocol.Mark // verified; zero for none
-	Decided smr.SeqNo     // a claim
-	First   smr.SeqNo     // a claim: first sequence number in the answerer's log
+	ID       uint64
+	Epoch    smr.Epoch     // a claim
+	View     smr.View      // a claim
+	Asker    smr.NodeID    // whom Seen is about
+	Seen     protocol.Mark // highest vote signed by Asker that the answerer showed; zero for none
+	Unproven bool          // it showed something else instead: Seen is zero
+	Lock     protocol.Mark // verified; zero for none
+	Decided  smr.SeqNo     // a claim
+	First    smr.SeqNo     // a claim: first sequence number in the answerer's log
 }
 
 // LogRequest asks for the decisions right above After, up to Upto, in at most MaxBytes.
@@ -72,11 +75,12 @@ type LogEntry struct {
 // EncodeViewQuery returns the payload of q.
 func EncodeViewQuery(q ViewQuery) []byte { return encode(&wirepb.ViewQuery{Id: q.ID}) }
 
-// EncodeViewReply returns the payload of r with the encoded lock.
-func EncodeViewReply(r ViewReply, lock []byte) []byte {
+// EncodeViewReply returns the payload of r. lock and evidence, either may be nil, take the place of
+// r.Lock and r.Seen: see Ordering.Lock and Ordering.Evidence.
+func EncodeViewReply(r ViewReply, lock, evidence []byte) []byte {
 	return encode(&wirepb.ViewReply{
-		Id: r.ID, Epoch: uint64(r.Epoch), View: uint64(r.View), SeenEpoch: uint64(r.Seen.Epoch), SeenView: uint64(r.Seen.View),
-		SeenSeq: uint64(r.Seen.Seq), Lock: lock, Decided: uint64(r.Decided), FirstLogged: uint64(r.First),
+		Id: r.ID, Epoch: uint64(r.Epoch), View: uint64(r.View), Lock: lock, Decided: uint64(r.Decided), FirstLogged: uint64(r.First),
+		Asker: uint64(r.Asker), Evidence: evidence,
 	})
 }
 
@@ -89,7 +93,9 @@ func DecodeViewQuery(payload []byte) (ViewQuery, error) {
 	return ViewQuery{ID: p.Id}, nil
 }
 
-// DecodeViewReply reads a ViewReply and verifies its lock.
+// DecodeViewReply reads a ViewReply and verifies its lock and its evidence. Bad evidence is no
+// error: such a reply counts as an answer that shows nothing, or a liar could keep a replica from
+// ever having enough answers.
 func DecodeViewReply(codec protocol.Codec, payload []byte) (ViewReply, error) {
 	var p wirepb.ViewReply
 	if err := p.UnmarshalVTUnsafe(payload); err != nil {
@@ -97,7 +103,13 @@ func DecodeViewReply(codec protocol.Codec, payload []byte) (ViewReply, error) {
 	}
 	r := ViewReply{
 		ID: p.Id, Epoch: smr.Epoch(p.Epoch), View: smr.View(p.View), Decided: smr.SeqNo(p.Decided), First: smr.SeqNo(p.FirstLogged),
-		Seen: protocol.Mark{Epoch: smr.Epoch(p.SeenEpoch), View: smr.View(p.SeenView), Seq: smr.SeqNo(p.SeenSeq)},
+		Asker: smr.NodeID(p.Asker),
+	}
+	if len(p.Evidence) > 0 {
+		mark, err := codec.OpenEvidence(r.Asker, p.Evidence)
+		if r.Seen, r.Unproven = mark, err != nil; r.Unproven {
+			r.Seen = protocol.Mark{}
+		}
 	}
 	if len(p.Lock) > 0 {
 		mark, err := codec.OpenLock(p.Lock)

@@ -18,8 +18,8 @@ import (
 //   - read gate: the highest lock of the quorum must be decided and executed here before the
 //     replica answers an unordered request again.
 //
-// An answer that shows a vote the own log lacks keeps the replica an observer; it keeps asking,
-// and an answerer may take its word back.
+// An answer that shows a vote the own log lacks keeps the replica an observer for good. The answer
+// must carry that vote, signed by this replica: an answerer's word alone keeps nobody from voting.
 type View struct {
 	self    smr.NodeID
 	m       *quorum.Membership
@@ -37,7 +37,7 @@ type complete struct {
 	votes bool       // the amnesia check passed
 	locks bool       // a quorum reported its locks
 	gate  smr.SeqNo  // valid if locks
-	above smr.NodeID // who shows a vote above ours; 0 = nobody
+	above smr.NodeID // who proved a vote above ours; 0 = nobody
 	seen  protocol.Mark
 }
 
@@ -63,7 +63,7 @@ func (v *View) ask(now time.Time, out *Effects) {
 	if !v.active {
 		return
 	}
-	out.send(wire.ClassViewTransfer, wire.KindQuery, EncodeViewQuery(ViewQuery{ID: v.id}), v.answers.Ask(now, v.above != 0)...)
+	out.send(wire.ClassViewTransfer, wire.KindQuery, EncodeViewQuery(ViewQuery{ID: v.id}), v.answers.Ask(now, false)...)
 	out.arm(TimerView, v.retry)
 }
 
@@ -72,7 +72,7 @@ func (v *View) Connected(peer smr.NodeID, out *Effects) {
 	if !v.active {
 		return
 	}
-	if _, ok := v.answers.Stated(peer); ok && v.above != peer {
+	if _, ok := v.answers.Stated(peer); ok {
 		return
 	}
 	if _, voter := v.m.Index(peer); voter {
@@ -90,13 +90,16 @@ func (v *View) Reply(from smr.NodeID, r ViewReply, out *Effects) {
 		out.drop(from, 0, "view-reply-from-stranger")
 		return
 	}
+	if r.Unproven || r.Asker != v.self && r.Seen != (protocol.Mark{}) {
+		out.drop(from, 0, "view-reply-unproven")
+		r.Unproven, r.Seen = false, protocol.Mark{}
+	}
 	v.answers.State(from, r)
 	v.judge(out)
 }
 
 func (v *View) judge(out *Effects) {
 	best, before := v.lock, v.above
-	v.above, v.seen = 0, protocol.Mark{}
 	for _, id := range v.answers.Peers() {
 		r, ok := v.answers.Stated(id)
 		if !ok {
@@ -109,7 +112,7 @@ func (v *View) judge(out *Effects) {
 			v.above, v.seen = id, r.Seen
 		}
 	}
-	if v.check && v.above != 0 && before != v.above {
+	if v.check && before == 0 && v.above != 0 {
 		out.Note = append(out.Note, protocol.Event{Kind: EventAmnesia, Node: v.above, View: v.seen.View, Seq: v.seen.Seq, Detail: v.Why()})
 	}
 	if v.answers.Answered()+1 < v.m.Quorum() {
@@ -119,7 +122,7 @@ func (v *View) judge(out *Effects) {
 		v.locks, v.gate = true, best.Seq
 	}
 	v.votes = v.votes || !v.check || v.above == 0
-	if v.votes {
+	if v.votes || v.above != 0 {
 		v.active = false
 		out.disarm(TimerView)
 	}

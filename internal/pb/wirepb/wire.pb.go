@@ -966,17 +966,15 @@ func (x *ViewQuery) GetId() uint64 {
 }
 
 type ViewReply struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Epoch uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	View  uint64                 `protobuf:"varint,3,opt,name=view,proto3" json:"view,omitempty"`
-	// Highest vote of the asker that the answerer has verified.
-	SeenEpoch     uint64 `protobuf:"varint,4,opt,name=seen_epoch,json=seenEpoch,proto3" json:"seen_epoch,omitempty"`
-	SeenView      uint64 `protobuf:"varint,5,opt,name=seen_view,json=seenView,proto3" json:"seen_view,omitempty"`
-	SeenSeq       uint64 `protobuf:"varint,6,opt,name=seen_seq,json=seenSeq,proto3" json:"seen_seq,omitempty"`
-	Lock          []byte `protobuf:"bytes,7,opt,name=lock,proto3" json:"lock,omitempty"`                                   // Ordering.Lock
-	Decided       uint64 `protobuf:"varint,8,opt,name=decided,proto3" json:"decided,omitempty"`                            // a claim: moves nothing by itself
-	FirstLogged   uint64 `protobuf:"varint,9,opt,name=first_logged,json=firstLogged,proto3" json:"first_logged,omitempty"` // a claim
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	View          uint64                 `protobuf:"varint,3,opt,name=view,proto3" json:"view,omitempty"`
+	Lock          []byte                 `protobuf:"bytes,7,opt,name=lock,proto3" json:"lock,omitempty"`                                   // Ordering.Lock
+	Decided       uint64                 `protobuf:"varint,8,opt,name=decided,proto3" json:"decided,omitempty"`                            // a claim: moves nothing by itself
+	FirstLogged   uint64                 `protobuf:"varint,9,opt,name=first_logged,json=firstLogged,proto3" json:"first_logged,omitempty"` // a claim
+	Asker         uint64                 `protobuf:"varint,10,opt,name=asker,proto3" json:"asker,omitempty"`                               // whose vote evidence is
+	Evidence      []byte                 `protobuf:"bytes,11,opt,name=evidence,proto3" json:"evidence,omitempty"`                          // Ordering.Evidence: the asker's newest vote that the answerer has seen; empty for none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1032,27 +1030,6 @@ func (x *ViewReply) GetView() uint64 {
 	return 0
 }
 
-func (x *ViewReply) GetSeenEpoch() uint64 {
-	if x != nil {
-		return x.SeenEpoch
-	}
-	return 0
-}
-
-func (x *ViewReply) GetSeenView() uint64 {
-	if x != nil {
-		return x.SeenView
-	}
-	return 0
-}
-
-func (x *ViewReply) GetSeenSeq() uint64 {
-	if x != nil {
-		return x.SeenSeq
-	}
-	return 0
-}
-
 func (x *ViewReply) GetLock() []byte {
 	if x != nil {
 		return x.Lock
@@ -1072,6 +1049,20 @@ func (x *ViewReply) GetFirstLogged() uint64 {
 		return x.FirstLogged
 	}
 	return 0
+}
+
+func (x *ViewReply) GetAsker() uint64 {
+	if x != nil {
+		return x.Asker
+	}
+	return 0
+}
+
+func (x *ViewReply) GetEvidence() []byte {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
 }
 
 // Log transfer.
@@ -1487,18 +1478,17 @@ const file_internal_pb_wirepb_wire_proto_rawDesc = "" +
 	"\x06origin\x18\x01 \x01(\rR\x06origin\x128\n" +
 	"\amessage\x18\x02 \x01(\v2\x1e.atlas.wire.v1.ProtocolMessageR\amessage\"\x1b\n" +
 	"\tViewQuery\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"\xed\x01\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\xda\x01\n" +
 	"\tViewReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
-	"\x04view\x18\x03 \x01(\x04R\x04view\x12\x1d\n" +
-	"\n" +
-	"seen_epoch\x18\x04 \x01(\x04R\tseenEpoch\x12\x1b\n" +
-	"\tseen_view\x18\x05 \x01(\x04R\bseenView\x12\x19\n" +
-	"\bseen_seq\x18\x06 \x01(\x04R\aseenSeq\x12\x12\n" +
+	"\x04view\x18\x03 \x01(\x04R\x04view\x12\x12\n" +
 	"\x04lock\x18\a \x01(\fR\x04lock\x12\x18\n" +
 	"\adecided\x18\b \x01(\x04R\adecided\x12!\n" +
-	"\ffirst_logged\x18\t \x01(\x04R\vfirstLogged\"c\n" +
+	"\ffirst_logged\x18\t \x01(\x04R\vfirstLogged\x12\x14\n" +
+	"\x05asker\x18\n" +
+	" \x01(\x04R\x05asker\x12\x1a\n" +
+	"\bevidence\x18\v \x01(\fR\bevidenceJ\x04\b\x04\x10\x05J\x04\b\x05\x10\x06J\x04\b\x06\x10\a\"c\n" +
 	"\n" +
 	"LogRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
