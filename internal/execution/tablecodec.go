@@ -34,10 +34,10 @@ type frozenTable struct {
 func (t *table) freeze() frozenTable {
 	t.gen++
 	f := frozenTable{tick: t.tick, clients: make([]client, 0, len(t.clients)), sessions: make([]*session, 0, len(t.sessions))}
-	for _, c := range t.clients {
+	for _, c := range t.clients { // order-free: append sorts
 		f.clients = append(f.clients, client{id: c.id, key: c.key, nonce: c.nonce, last: c.last})
 	}
-	for _, s := range t.sessions {
+	for _, s := range t.sessions { // order-free: append sorts
 		f.sessions = append(f.sessions, s)
 	}
 	return f
