@@ -9,6 +9,7 @@ import (
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
+	"github.com/atlas-smr/smr/client"
 	"github.com/atlas-smr/smr/protocol"
 	"github.com/atlas-smr/smr/storage"
 )
@@ -228,3 +229,12 @@ func (c *NodeConfig) Replica(ordering protocol.Factory, log *slog.Logger) Config
 
 // modes is what the words for durability mean.
 var modes = map[string]storage.Mode{"strict": storage.Strict, "relaxed": storage.Relaxed, "memory": storage.MemoryOnly}
+
+// Config returns the configuration of the client that c describes.
+func (c *ClientConfig) Config(log *slog.Logger) client.Config {
+	m, err := c.Genesis.Membership()
+	if err != nil {
+		panic(err) // reading the genesis made it once already
+	}
+	return client.Config{Membership: m, Client: c.Client, Key: c.Key, SessionFile: c.SessionFile, Logger: log}
+}

@@ -53,13 +53,7 @@ type kvClient = client.Client[kv.Request, kv.Reply]
 
 // openKV makes a client of the cluster that c describes. It waits for no replica.
 func openKV(ctx context.Context, c *replica.ClientConfig, log *slog.Logger) (*kvClient, error) {
-	m, err := c.Genesis.Membership()
-	if err != nil {
-		return nil, err
-	}
-	return client.Open(ctx, client.Config{
-		Membership: m, Client: c.Client, Key: c.Key, SessionFile: c.SessionFile, Logger: log,
-	}, kv.RequestCodec{}, kv.ReplyCodec{})
+	return client.Open(ctx, c.Config(log), kv.RequestCodec{}, kv.ReplyCodec{})
 }
 
 // adminHTTP calls admin APIs. It goes around any proxy: the servers are on this machine.
