@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"runtime"
 	"testing"
 
 	"github.com/atlas-smr/smr"
@@ -183,4 +184,25 @@ func takes(t testing.TB, v *auth.Verifier, kind uint8, payload []byte) bool {
 		t.Fatalf("kind %d: error of another kind: %v", kind, err)
 	}
 	return err == nil
+}
+
+// What a frame makes its receiver allocate before it is refused is a small multiple of its bytes.
+func TestALogReplyOfEmptyBundlesIsRefusedBeforeItIsUnpacked(t *testing.T) {
+	v, _ := fuzzWorld(t)
+	one := encode(&wirepb.LogReply{Entries: []*wirepb.LogEntry{{Bundles: make([][]byte, 1<<20)}}})
+	entries := make([]*wirepb.LogEntry, MaxLogEntries)
+	for i := range entries {
+		entries[i] = &wirepb.LogEntry{Bundles: make([][]byte, 256)}
+	}
+	for _, payload := range [][]byte{one, encode(&wirepb.LogReply{Entries: entries})} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := DecodeLogReply(v, plainCodec{}, lax{}, payload); !errors.Is(err, ErrMessage) {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > uint64(len(payload)) {
+			t.Errorf("%d bytes allocated for %d received", n, len(payload))
+		}
+	}
 }

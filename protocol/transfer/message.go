@@ -198,6 +198,9 @@ func DecodeLogReply(v *auth.Verifier, codec protocol.Codec, scheme auth.Scheme, 
 	if countField(payload, 3, MaxLogEntries) > MaxLogEntries || countField(payload, 4, MaxLogEntries) > MaxLogEntries {
 		return nil, fmt.Errorf("%w: log reply: more than %d entries", ErrMessage, MaxLogEntries)
 	}
+	if most := len(payload) / auth.SignatureBytes; countBundles(payload, most) > most {
+		return nil, fmt.Errorf("%w: log reply: more bundles than their signatures leave room for", ErrMessage)
+	}
 	var p wirepb.LogReply
 	if err := p.UnmarshalVTUnsafe(payload); err != nil {
 		return nil, fmt.Errorf("%w: log reply: %w", ErrMessage, err)
@@ -278,6 +281,27 @@ func countField(b []byte, field protowire.Number, most int) int {
 			if count++; count > most {
 				return count
 			}
+		}
+		b = b[n+m:]
+	}
+	return count
+}
+
+// countBundles counts the bundles in all entries of a log reply, stopping above most.
+func countBundles(b []byte, most int) int {
+	count := 0
+	for len(b) > 0 && count <= most {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			break
+		}
+		m := protowire.ConsumeFieldValue(num, typ, b[n:])
+		if m < 0 {
+			break
+		}
+		if num == 3 && typ == protowire.BytesType {
+			v, _ := protowire.ConsumeBytes(b[n:])
+			count += countField(v, 2, most)
 		}
 		b = b[n+m:]
 	}
