@@ -126,10 +126,25 @@ func (r *Replica) lead() {
 	if r.Want() == 0 {
 		return
 	}
-	tail := !r.bound && r.base != nil && r.base.Seq > r.decided.seq && (!r.timers.waiting || r.timers.lateTail)
+	tail := !r.bound && r.base != nil && r.base.Seq > r.committed()
+	if tail && r.timers.waiting && !r.timers.lateTail && !r.closing {
+		if !r.timers.tail {
+			r.timers.tail = true
+			r.set(timerTail, r.p.BaseTimeout/64) // what waits may carry it, if it is proposable
+		}
+		return
+	}
 	if tail || r.closing {
 		r.propose(smr.Batch{Time: r.now.UnixNano()})
 	}
+}
+
+// committed returns the highest sequence number known to be committed, decided here or not.
+func (r *Replica) committed() smr.SeqNo {
+	if r.top == nil {
+		return r.decided.seq
+	}
+	return max(r.decided.seq, r.top.Core.Seq)
 }
 
 // onProposal takes a pre-prepare.

@@ -27,9 +27,6 @@ func (r *Replica) tick() {
 			r.behind(r.top)
 		}
 	}
-	if r.Want() > 0 && !r.bound && r.base != nil && r.base.Seq > r.decided.seq {
-		t.lateTail = true
-	}
 	r.resend(protocol.Everyone)
 }
 

@@ -13,6 +13,7 @@ const (
 	timerIdle     protocol.TimerID = 2 // primary: next heartbeat; others: is it alive
 	timerResend   protocol.TimerID = 3 // nothing is sent once
 	timerClock    protocol.TimerID = 4 // a proposal ahead of the clock
+	timerTail     protocol.TimerID = 5 // primary: nothing came to carry the certified tail
 )
 
 // timerState is what the timers need.
@@ -24,6 +25,7 @@ type timerState struct {
 	progress   bool          // the progress timer runs
 	idle       bool          // the idle timer runs
 	clock      bool          // the clock timer runs
+	tail       bool          // the tail timer runs
 	lateTail   bool          // as primary: nobody gave a batch to carry the certified tail
 	late       bool          // the progress timer expired while the replica itself was behind
 	lagging    int           // resend ticks in a row without reaching what is certified
@@ -98,6 +100,8 @@ func (r *Replica) Expire(now time.Time, id protocol.TimerID, out *protocol.Effec
 	case timerResend:
 		r.tick()
 		r.set(timerResend, r.p.Resend)
+	case timerTail:
+		r.timers.tail, r.timers.lateTail = false, true
 	case timerClock:
 		r.timers.clock = false
 	}

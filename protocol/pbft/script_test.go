@@ -1,0 +1,152 @@
+package pbft
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/protocol"
+)
+
+// TestScripts runs the scripts in testdata on the test cluster with a fixed seed and no loss but
+// what the script asks for. Commands:
+//
+//	cluster n=N                    a fresh cluster, started; delays of 1 ms, no disk delay
+//	submit [count=K]               K bundles that every replica gets
+//	run [ms=M] [trace]             time passes; prints events, decisions only with trace
+//	settle                         runs until everything is decided everywhere
+//	crash, start node=I            start recovers from what was synced
+//	cut node=I, heal               nothing passes to or from I
+//	mute node=I kind=proposal|prepare|commit   I's messages of this kind are lost (0: everyone's)
+//	byzantine node=I equivocate|withhold|lie   before the node first leads
+//	withhold                       the next bundle is known to replica 1 alone, and its bytes to nobody else
+//	handover                       the primary passes leadership on
+//	status                         one line a replica
+func TestScripts(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		if strings.Contains(path, "fuzz") {
+			t.Skip("corpus")
+		}
+		s := &script{t: t}
+		datadriven.RunTest(t, path, s.run)
+	})
+}
+
+type script struct {
+	t *testing.T
+	c *cluster
+}
+
+func (s *script) run(t *testing.T, d *datadriven.TestData) string {
+	arg := func(name string, def int) int {
+		v := strconv.Itoa(def)
+		d.MaybeScanArgs(t, name, &v)
+		n, err := strconv.Atoi(v)
+		if err != nil {
+			d.Fatalf(t, "%s: %v", name, err)
+		}
+		return n
+	}
+	var trace strings.Builder
+	if s.c != nil {
+		s.c.trace = &trace
+	}
+	c := s.c
+	switch d.Cmd {
+	case "cluster":
+		c = newCluster(t, arg("n", 4), 1)
+		c.maxDelay, c.maxSync = time.Millisecond, 0
+		c.boot()
+		s.c = c
+		return s.status()
+	case "submit":
+		for range arg("count", 1) {
+			c.submit()
+		}
+		return ""
+	case "run":
+		c.elapse(time.Duration(arg("ms", 100)) * time.Millisecond)
+		return s.tell(trace.String(), d.HasArg("trace"))
+	case "settle":
+		c.await(30 * time.Second)
+		return s.tell(trace.String(), d.HasArg("trace")) + fmt.Sprintf("all decided: %d sequence numbers, %d bundles\n", len(c.decided), len(c.all))
+	case "crash":
+		c.crash(c.nodes[arg("node", 1)-1])
+		return ""
+	case "start":
+		c.start(c.nodes[arg("node", 1)-1])
+		return s.tell(trace.String(), false)
+	case "cut":
+		x := smr.NodeID(arg("node", 1))
+		c.filter = func(from, to smr.NodeID, _ protocol.Message) bool { return from != x && to != x }
+		return ""
+	case "mute":
+		x := smr.NodeID(arg("node", 1))
+		var kind string
+		d.ScanArgs(t, "kind", &kind)
+		k := map[string]uint8{"proposal": kindProposal, "prepare": kindPrepare, "commit": kindCommit, "heartbeat": kindHeartbeat}[kind]
+		c.filter = func(from, _ smr.NodeID, m protocol.Message) bool { return x != 0 && from != x || m.Kind() != k }
+		return ""
+	case "heal":
+		c.filter = nil
+		return ""
+	case "byzantine":
+		c.faulty[smr.NodeID(arg("node", 1))] = &traitor{equivocate: d.HasArg("equivocate"), withhold: d.HasArg("withhold"), lie: d.HasArg("lie"), loose: d.HasArg("equivocate")}
+		return ""
+	case "withhold":
+		c.made++
+		id := smr.BundleID{0xff, byte(c.made)}
+		c.missing[id] = true
+		c.learns(c.nodes[0], id)
+		return s.tell(trace.String(), false)
+	case "handover":
+		for _, x := range c.nodes {
+			if x.alive && x.ord.Status().Leading {
+				c.run(x, func(out *protocol.Effects) { x.ord.HandOver(c.now, 0, out) })
+				return s.tell(trace.String(), false)
+			}
+		}
+		return "nobody leads"
+	case "status":
+		return s.status()
+	}
+	d.Fatalf(t, "unknown command %q", d.Cmd)
+	return ""
+}
+
+// tell returns the trace without drops, and without decisions unless all is asked for.
+func (s *script) tell(trace string, all bool) string {
+	var b strings.Builder
+	for _, line := range strings.SplitAfter(trace, "\n") {
+		if strings.Contains(line, ": drop ") || !all && strings.Contains(line, ": decide ") {
+			continue
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+func (s *script) status() string {
+	var b strings.Builder
+	for _, x := range s.c.nodes {
+		if !x.alive {
+			fmt.Fprintf(&b, "%d: down\n", x.id)
+			continue
+		}
+		st := x.ord.Status()
+		fmt.Fprintf(&b, "%d: view %d primary %d tip %d decided %d", x.id, st.View, st.Primary, st.Tip, st.Decided)
+		if st.Leading {
+			b.WriteString(" leading")
+		}
+		if st.Changing {
+			b.WriteString(" changing")
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
