@@ -172,6 +172,10 @@ func (w *worker) ended(d client.Completion) {
 	} else {
 		w.c.counts.Reads++
 	}
+	if then := w.c.onAck; then != nil && d.Ordered && o.kind != opGet {
+		w.c.onAck = nil
+		then()
+	}
 	w.c.trace.event("done", uint64(w.id), uint64(d.Seq), uint64(o.number))
 	w.rest()
 }

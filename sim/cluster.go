@@ -28,16 +28,17 @@ func (r Result) OK() bool { return r.Failure == "" }
 
 // Counts says how much of what a run saw: a run that saw nothing proves nothing.
 type Counts struct {
-	Crashes, PowerLosses, Partitions int
-	Lost                             uint64 // frames
-	Views                            smr.View
-	Decided                          smr.SeqNo
-	Checkpoints                      int // made by correct replicas
-	Truncations                      int
-	CaughtUp                         int // restarts that got decisions from others
-	Stranded                         int // correct replicas that need state transfer at the end
-	Acknowledged                     int // ordered operations
-	Reads                            int // unordered reads answered without ordering
+	Crashes, PowerLosses, Partitions, Pauses int
+	Lost                                     uint64 // frames
+	Views                                    smr.View
+	Decided                                  smr.SeqNo
+	Checkpoints                              int // made by correct replicas
+	Truncations                              int
+	CaughtUp                                 int // times that a replica began to fetch decisions
+	ViewChanges                              int // views entered by a replica
+	Stranded                                 int // correct replicas that need state transfer at the end
+	Acknowledged                             int // ordered operations
+	Reads                                    int // unordered reads answered without ordering
 }
 
 // Add sums c and d, for a report over seeds.
@@ -51,6 +52,8 @@ func (c Counts) Add(d Counts) Counts {
 	c.Checkpoints += d.Checkpoints
 	c.Truncations += d.Truncations
 	c.CaughtUp += d.CaughtUp
+	c.Pauses += d.Pauses
+	c.ViewChanges += d.ViewChanges
 	c.Stranded += d.Stranded
 	c.Acknowledged += d.Acknowledged
 	c.Reads += d.Reads
@@ -74,6 +77,7 @@ type cluster struct {
 	nodes   []*node
 	clients []*worker
 
+	onAck    func() // called once, at the next acknowledged write
 	healed   bool
 	healedAt time.Duration
 	failure  string

@@ -19,6 +19,9 @@ func (c *cluster) schedule() {
 	for range p.crashes {
 		c.clk.after(when(), func() { c.kill(c.someone()) })
 	}
+	for range p.pauses {
+		c.clk.after(when(), func() { c.pause(pick(c.rng, c.someone(), c.primary())) })
+	}
 	for range p.primaryKills {
 		c.clk.after(when(), func() { c.kill(c.primary()) })
 	}
@@ -27,7 +30,13 @@ func (c *cluster) schedule() {
 		c.clk.after(at, c.partition)
 	}
 	for range p.powerLosses {
-		c.clk.after(when(), c.powerLoss)
+		c.clk.after(when(), func() {
+			if p.afterAck {
+				c.onAck = c.powerLossAfterAck
+				return
+			}
+			c.powerLoss()
+		})
 	}
 	if p.deadInRow > 0 {
 		c.clk.after(when(), c.killInRow)
@@ -39,7 +48,7 @@ func (c *cluster) schedule() {
 func (c *cluster) budget() int {
 	left := c.members.F() - len(c.plan.byzantine)
 	for _, n := range c.nodes {
-		if !n.up && !n.byzantine {
+		if (!n.up || n.paused) && !n.byzantine {
 			left--
 		}
 	}
@@ -89,6 +98,27 @@ func (c *cluster) kill(id smr.NodeID) {
 	c.clk.after(c.rng.exponential(c.plan.downtime), n.restart)
 }
 
+// pause makes a replica stand still for a while: its timers, frames and syncs wait and then all
+// happen at once. Its clock goes on.
+func (c *cluster) pause(id smr.NodeID) {
+	if c.healed || id == 0 || c.budget() <= 0 {
+		return
+	}
+	n := c.nodes[id-1]
+	if !n.up || n.byzantine || n.paused {
+		return
+	}
+	c.counts.Pauses++
+	c.trace.event("pause", uint64(id))
+	n.paused = true
+	life := n.life
+	c.clk.after(c.rng.exponential(c.plan.downtime), func() {
+		if n.life == life {
+			n.resume()
+		}
+	})
+}
+
 // killInRow takes the primary and those that follow it, as many as may be down, at once.
 func (c *cluster) killInRow() {
 	view := smr.View(0)
@@ -116,6 +146,19 @@ func (c *cluster) powerLoss() {
 	}
 }
 
+// powerLossAfterAck takes everything down a moment after a client was told of a write: what told it
+// may not be synced. For a while after the restart clients reach the replicas, which do not reach
+// each other.
+func (c *cluster) powerLossAfterAck() {
+	c.clk.after(c.rng.between(0, time.Millisecond), func() {
+		c.powerLoss()
+		for _, id := range c.members.Voters() {
+			c.net.split([]smr.NodeID{id}, false)
+		}
+		c.clk.after(c.rng.between(0, 2*c.plan.downtime), c.net.mend)
+	})
+}
+
 // partition cuts a random set of replicas off for a while.
 func (c *cluster) partition() {
 	if c.healed {
@@ -135,6 +178,9 @@ func (c *cluster) partition() {
 	})
 }
 
+// lastOperations is how many operations a client may still begin after the faults.
+const lastOperations = 6
+
 // heal ends all faults: every path works, every correct replica comes back for good.
 func (c *cluster) heal() {
 	c.healed = true
@@ -142,9 +188,14 @@ func (c *cluster) heal() {
 	c.trace.event("heal", 0)
 	c.net.healed = true
 	c.net.mend()
+	for _, w := range c.clients {
+		w.left = min(w.left, lastOperations)
+	}
 	for _, n := range c.nodes {
 		if !n.up {
 			c.clk.after(c.rng.between(0, 50*time.Millisecond), n.restart)
+		} else if n.paused {
+			n.resume()
 		}
 	}
 }

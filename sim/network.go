@@ -116,6 +116,9 @@ func (w *network) mend() {
 // connect tells both ends, soon, that the path between them works again.
 func (w *network) connect(a, b smr.NodeID) {
 	w.c.clk.after(w.c.rng.between(0, 20*time.Millisecond), func() {
+		if w.cut[a][b] || w.cut[b][a] {
+			return // mending tells them
+		}
 		w.c.nodes[a-1].connected(b)
 		w.c.nodes[b-1].connected(a)
 	})

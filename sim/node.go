@@ -11,6 +11,7 @@ import (
 	"github.com/atlas-smr/smr/internal/pb/wirepb"
 	"github.com/atlas-smr/smr/internal/requests"
 	"github.com/atlas-smr/smr/protocol"
+	"github.com/atlas-smr/smr/protocol/transfer"
 	"github.com/atlas-smr/smr/wire"
 )
 
@@ -33,7 +34,9 @@ type node struct {
 
 	// Of one life.
 	up       bool
-	life     int // events of earlier lives are void
+	paused   bool
+	waiting  []func() // what happens when it is resumed
+	life     int      // events of earlier lives are void
 	engine   *engine.Engine
 	out      engine.Output
 	requests *requests.Core
@@ -64,9 +67,29 @@ func (n *node) after(d time.Duration, do func()) {
 	life := n.life
 	n.c.clk.after(d, func() {
 		if n.up && n.life == life {
-			do()
+			n.unlessPaused(do)
 		}
 	})
+}
+
+// unlessPaused does it now, or once the replica goes on.
+func (n *node) unlessPaused(do func()) {
+	if n.paused {
+		n.waiting = append(n.waiting, do)
+		return
+	}
+	do()
+}
+
+// resume lets a paused replica go on: all that waited happens, in order.
+func (n *node) resume() {
+	n.c.trace.event("resume", uint64(n.id))
+	n.paused = false
+	waiting := n.waiting
+	n.waiting = nil
+	for _, do := range waiting {
+		do()
+	}
 }
 
 // restart begins a life from what the disk holds.
@@ -91,7 +114,7 @@ func (n *node) restart() {
 		Params: protocol.Params{
 			Self: n.id, Membership: n.c.members, Verifier: n.verifier, Signer: n.signer,
 			Pipeline: p.pipeline, Window: p.window, BaseTimeout: p.timeout, MaxTimeout: 8 * p.timeout,
-			Heartbeat: p.timeout / 4, Resend: p.timeout / 2, MaxClockDrift: time.Second,
+			Heartbeat: p.timeout / 4, Resend: p.timeout / 2, MaxClockDrift: 200 * time.Millisecond,
 		},
 		Factory:         n.c.options.Factory,
 		CheckpointBytes: p.checkpointBytes,
@@ -132,7 +155,7 @@ func (n *node) checkRestart() {
 // crash ends the life: what was not synced may be lost.
 func (n *node) crash() {
 	n.c.trace.event("crash", uint64(n.id))
-	n.up = false
+	n.up, n.paused, n.waiting = false, false, nil
 	n.engine, n.requests, n.timers = nil, nil, nil
 	n.exec.end()
 	n.disk.crash()
@@ -223,6 +246,20 @@ func (n *node) event(ev protocol.Event) {
 	if n.c.options.Trace != nil {
 		n.c.trace.note("replica %d: %s node %d view %d seq %d %s", n.id, ev.Kind, ev.Node, ev.View, ev.Seq, ev.Detail)
 	}
+	switch ev.Kind {
+	case protocol.EventBehind:
+		n.c.counts.CaughtUp++
+	case protocol.EventViewEntered:
+		n.c.counts.ViewChanges++
+	case transfer.EventAmnesia:
+		if !n.byzantine {
+			n.c.fail("replica %d takes itself for amnesic: %s", n.id, ev.Detail)
+		}
+	case transfer.EventDivergence:
+		if !n.byzantine {
+			n.c.fail("replica %d: its root at %d is not the certified one", n.id, ev.Seq)
+		}
+	}
 	if ev.Kind == protocol.EventEvidence && !n.byzantine && ev.Node != 0 && !n.c.nodes[ev.Node-1].byzantine {
 		n.c.fail("replica %d has evidence against correct replica %d: %s", n.id, ev.Node, ev.Detail)
 	}
@@ -269,10 +306,15 @@ func (n *node) reply(client smr.ClientID, class wire.Class, payload []byte) {
 // connected says that the path to a peer works again.
 func (n *node) connected(peer smr.NodeID) {
 	if n.up && n.c.nodes[peer-1].up {
-		n.c.trace.event("connect", uint64(n.id), uint64(peer))
-		n.input(func(now time.Time) { n.engine.Connected(now, peer, &n.out) })
+		n.unlessPaused(func() {
+			n.c.trace.event("connect", uint64(n.id), uint64(peer))
+			n.input(func(now time.Time) { n.engine.Connected(now, peer, &n.out) })
+		})
 	}
 }
+
+// maxWaiting bounds the frames that wait for a paused replica.
+const maxWaiting = 4000
 
 // frame takes what the network brings.
 func (n *node) frame(from auth.Identity, class wire.Class, kind uint8, payload []byte) {
@@ -280,7 +322,18 @@ func (n *node) frame(from auth.Identity, class wire.Class, kind uint8, payload [
 		n.c.net.lost++
 		return
 	}
+	if n.paused {
+		if len(n.waiting) < maxWaiting { // what a peer's queue and the socket hold
+			n.waiting = append(n.waiting, func() { n.frame(from, class, kind, payload) })
+		}
+		return
+	}
 	n.c.trace.event("frame", uint64(n.id), uint64(from.Kind), from.ID, uint64(class), uint64(kind), hash(payload))
+	if n.adversary != nil {
+		if peer, ok := from.Node(); ok {
+			n.adversary.Incoming(peer, class, kind, payload)
+		}
+	}
 	if peer, ok := from.Node(); ok {
 		m, err := n.decoder.Decode(peer, class, kind, payload)
 		if err != nil {

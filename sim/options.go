@@ -47,13 +47,12 @@ type AdversaryConfig struct {
 
 // Adversary rewrites what a replica sends. The replica behind it is an honest engine.
 type Adversary interface {
+	// Incoming shows it what the replica receives; the honest engine receives it too.
+	Incoming(from smr.NodeID, class wire.Class, kind uint8, payload []byte)
 	// Outgoing is called for each frame that the replica would send, with virtual time now. What
 	// the adversary passes to emit is sent instead, from this replica, to any other.
 	Outgoing(now time.Time, to smr.NodeID, class wire.Class, kind uint8, payload []byte, emit func(to smr.NodeID, class wire.Class, kind uint8, payload []byte))
 }
-
-// Behaviours names the Byzantine behaviours that Options.Adversary must know.
-var behaviours = []string{"equivocate", "withhold", "two-new-views", "silent"}
 
 // plan is one run's world: every knob after drawing.
 type plan struct {
@@ -96,8 +95,10 @@ type plan struct {
 	// Faults, between faultsFrom and faultsUntil.
 	chaos        time.Duration // end of faults
 	crashes      int
+	pauses       int // replicas that stand still for a while, and go on
 	primaryKills int
 	powerLosses  int
+	afterAck     bool // power is lost right after an acknowledgement, and replicas find each other late
 	partitions   int
 	downtime     time.Duration // mean
 	deadInRow    int           // primaries that die one after another, at once
@@ -121,17 +122,21 @@ var scenarios = []scenario{
 	{"primary-kills", false, func(r random, p *plan) { p.primaryKills = 2 + r.IntN(4) }},
 	{"power-loss", false, func(r random, p *plan) { p.powerLosses = 1 + r.IntN(4) }},
 	{"stale-reads", false, func(r random, p *plan) {
-		p.powerLosses = 4 + r.IntN(5)
+		p.powerLosses, p.afterAck = 3+r.IntN(4), true
 		p.loss, p.straggle, p.skew = 0, 0, 0
-		p.keys, p.clients, p.reads, p.outstanding = 1, 4, 0.5, 4
-		p.operations, p.think, p.valueBytes = 80, 20*time.Millisecond, 32
+		p.keys, p.clients, p.reads, p.outstanding = 1, 4, 0.5, 2
+		p.operations, p.think, p.valueBytes = 40, 40*time.Millisecond, 32
 		p.delay, p.sync = 300*time.Microsecond, pick(r, 10*time.Millisecond, 30*time.Millisecond)
-		p.downtime = 100 * time.Millisecond
+		p.chaos, p.downtime = 3*time.Second, 100*time.Millisecond
 	}},
 	{"dead-primaries", false, func(r random, p *plan) {
 		p.deadInRow = quorum.Byzantine.MaxFaults(p.n)
 		p.downtime *= 3
 		p.idle = r.chance(0.5)
+	}},
+	{"pauses", false, func(r random, p *plan) {
+		p.pauses = 3 + r.IntN(6)
+		p.downtime = r.between(100*time.Millisecond, 4*time.Second)
 	}},
 	{"drop-class", false, func(r random, p *plan) {
 		p.dropClass = append(p.dropClass, pick(r, wire.ClassProtocol, wire.ClassFetch, wire.ClassForwardedRequests,
@@ -150,7 +155,12 @@ var scenarios = []scenario{
 	{"withhold", true, func(r random, p *plan) { p.behaviour = "withhold" }},
 	{"two-new-views", true, func(r random, p *plan) {
 		p.behaviour = "two-new-views"
-		p.primaryKills = 1 + r.IntN(3)
+		p.primaryKills, p.powerLosses = 1+r.IntN(3), r.IntN(3)
+		p.partitions = 1 + r.IntN(4)
+	}},
+	{"lie", true, func(r random, p *plan) {
+		p.behaviour = "lie"
+		p.partitions, p.powerLosses = 1+r.IntN(5), r.IntN(2)
 	}},
 	{"silent", true, func(r random, p *plan) { p.behaviour = "silent" }},
 }
@@ -164,12 +174,22 @@ func Scenarios() []string {
 	return names
 }
 
+// season adds a little of every fault to a scenario, since bugs hide where faults meet.
+func (p *plan) season(r random) {
+	p.loss = max(p.loss, pick(r, 0, 0.01, 0.05))
+	p.crashes += r.IntN(3)
+	p.primaryKills += r.IntN(2)
+	p.powerLosses += r.IntN(2)
+	p.partitions += r.IntN(3)
+	p.pauses += r.IntN(3)
+}
+
 // draw makes the plan of a run.
 func draw(r random, o Options) (plan, error) {
 	p := plan{
 		n:           pick(r, 4, 4, 4, 7),
 		clients:     1 + r.IntN(4),
-		operations:  20 + r.IntN(60),
+		operations:  pick(r, 20, 40, 80, 160),
 		outstanding: 1 + r.IntN(6),
 		keys:        1 + r.IntN(6),
 		valueBytes:  pick(r, 8, 64, 300, 1500),
@@ -184,16 +204,16 @@ func draw(r random, o Options) (plan, error) {
 		sync:       pick(r, 200*time.Microsecond, 2*time.Millisecond, 10*time.Millisecond, 40*time.Millisecond),
 		execute:    pick(r, 20*time.Microsecond, time.Millisecond, 10*time.Millisecond),
 		checkpoint: pick(r, time.Millisecond, 30*time.Millisecond, 300*time.Millisecond),
-		skew:       pick(r, 0, time.Millisecond, 50*time.Millisecond),
+		skew:       pick(r, 0, time.Millisecond, 50*time.Millisecond, 300*time.Millisecond),
 
 		pipeline:        pick(r, 1, 2, 4, 16),
-		window:          pick(r, smr.SeqNo(64), 256, 1024),
+		window:          pick(r, smr.SeqNo(16), 64, 256, 1024),
 		checkpointBytes: pick(r, uint64(2<<10), 8<<10, 32<<10),
 		retainBytes:     pick(r, 16<<10, 128<<10, 1<<20),
 		timeout:         pick(r, 300*time.Millisecond, 500*time.Millisecond, time.Second),
 
 		chaos:    r.between(3*time.Second, 10*time.Second),
-		downtime: r.between(50*time.Millisecond, 2*time.Second),
+		downtime: r.between(50*time.Millisecond, 3*time.Second),
 	}
 	if o.Replicas != 0 {
 		p.n = o.Replicas
@@ -217,6 +237,9 @@ func draw(r random, o Options) (plan, error) {
 	}
 	p.scenario = s.name
 	s.shape(r, &p)
+	if s.name != "calm" && s.name != "stale-reads" && r.chance(0.4) {
+		p.season(r)
+	}
 	if s.byzantine {
 		ids := r.Perm(p.n)
 		for _, i := range ids[:1+r.IntN(quorum.Byzantine.MaxFaults(p.n))] {

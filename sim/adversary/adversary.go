@@ -14,6 +14,7 @@ import (
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
+	"github.com/atlas-smr/smr/internal/pb/pbftpb"
 	"github.com/atlas-smr/smr/quorum"
 	"github.com/atlas-smr/smr/wire"
 )
@@ -33,6 +34,7 @@ type Strategy struct {
 	side  map[smr.NodeID]bool // the replicas that are told the other story
 	story map[smr.Digest]smr.Digest
 	cores map[smr.Digest][]byte
+	heard map[uint64]map[smr.NodeID]*pbftpb.Timeout // by view
 }
 
 // frame is what the honest engine wants to send to one replica.
@@ -44,13 +46,16 @@ type frame struct {
 }
 
 // Behaviours returns the names that New knows.
-func Behaviours() []string { return []string{"equivocate", "withhold", "two-new-views", "silent"} }
+func Behaviours() []string {
+	return []string{"equivocate", "withhold", "two-new-views", "lie", "silent"}
+}
 
 // New returns the strategy of a behaviour. rng is the strategy's own.
 func New(behaviour string, self smr.NodeID, m *quorum.Membership, v *auth.Verifier, sign auth.Signer, rng *rand.Rand) (*Strategy, error) {
 	s := &Strategy{
 		self: self, m: m, v: v, sign: sign, rng: rng,
 		side: map[smr.NodeID]bool{}, story: map[smr.Digest]smr.Digest{}, cores: map[smr.Digest][]byte{},
+		heard: map[uint64]map[smr.NodeID]*pbftpb.Timeout{},
 	}
 	for _, id := range m.Voters() {
 		s.side[id] = rng.IntN(2) == 0
@@ -62,12 +67,21 @@ func New(behaviour string, self smr.NodeID, m *quorum.Membership, v *auth.Verifi
 		s.act = s.withholding()
 	case "two-new-views":
 		s.act = s.twoNewViews
+	case "lie":
+		s.act = s.lie
 	case "silent":
 		s.act = s.silence()
 	default:
 		return nil, fmt.Errorf("unknown behaviour %q; there are: %s", behaviour, strings.Join(Behaviours(), ", "))
 	}
 	return s, nil
+}
+
+// Incoming remembers the timeouts that others sent.
+func (s *Strategy) Incoming(from smr.NodeID, class wire.Class, kind uint8, payload []byte) {
+	if class == wire.ClassProtocol && kind == kindTimeout {
+		s.hear(from, payload)
+	}
 }
 
 // Outgoing decides what leaves instead of one frame of the honest engine.
@@ -130,7 +144,7 @@ func (s *Strategy) equivocate(f frame, emit Emit) {
 	}
 	switch f.kind {
 	case kindProposal:
-		if other, ok := s.otherProposal(f.payload, false); ok {
+		if other, ok := s.otherProposal(f.payload, s.rng.IntN(16) == 0); ok {
 			emit(f.to, f.class, f.kind, other)
 			return
 		}
@@ -150,9 +164,37 @@ func (s *Strategy) equivocate(f frame, emit Emit) {
 	f.pass(emit)
 }
 
+// lie carries no lock, or an old one, in its timeouts, and opens the views that it leads on the
+// lowest lock that some quorum of timeouts allows.
+func (s *Strategy) lie(f frame, emit Emit) {
+	if f.class == wire.ClassProtocol {
+		switch f.kind {
+		case kindTimeout:
+			if other, ok := s.otherTimeout(f.payload); ok {
+				f.payload = other
+			}
+			s.hear(s.self, f.payload)
+		case kindProposal:
+			if other, ok := s.lowestOpening(f.payload); ok {
+				emit(f.to, f.class, f.kind, other)
+				return
+			}
+		case kindTimeoutCertificate:
+			if s.rng.IntN(2) == 0 {
+				return
+			}
+		}
+	}
+	f.pass(emit)
+}
+
 // twoNewViews opens each view that it leads in two ways: as it should, and with another first
-// proposal on the same certificate, at times on another parent.
+// proposal on the same certificate, on another quorum of timeouts with a lower lock, or on a parent
+// that no certificate allows.
 func (s *Strategy) twoNewViews(f frame, emit Emit) {
+	if f.class == wire.ClassProtocol && f.kind == kindTimeout {
+		s.hear(s.self, f.payload)
+	}
 	if f.class != wire.ClassProtocol || !s.side[f.to] {
 		f.pass(emit)
 		return
@@ -161,6 +203,10 @@ func (s *Strategy) twoNewViews(f frame, emit Emit) {
 	case kindProposal:
 		if !opensView(f.payload) {
 			break
+		}
+		if other, ok := s.lowestOpening(f.payload); ok && s.rng.IntN(2) == 0 {
+			emit(f.to, f.class, f.kind, other)
+			return
 		}
 		if other, ok := s.otherProposal(f.payload, s.rng.IntN(3) == 0); ok {
 			emit(f.to, f.class, f.kind, other)

@@ -1,8 +1,10 @@
 package adversary
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
@@ -13,10 +15,12 @@ import (
 // What the strategies know of protocol/pbft's wire format: kinds, and the header's layout as drawn
 // there. An adversary writes bytes, so it builds on the format and not on the package.
 const (
-	kindProposal uint8 = 1
-	kindPrepare  uint8 = 2
-	kindCommit   uint8 = 3
-	kindAnswer   uint8 = 10
+	kindProposal           uint8 = 1
+	kindPrepare            uint8 = 2
+	kindCommit             uint8 = 3
+	kindTimeout            uint8 = 6
+	kindTimeoutCertificate uint8 = 7
+	kindAnswer             uint8 = 10
 
 	coreBytes    = 194
 	refBytes     = 36
@@ -27,6 +31,7 @@ const (
 	batchAt      = 162
 	headerDomain = "atlas-smr pbft header v1\x00"
 	batchDomain  = "atlas-smr pbft batch v1\x00"
+	lockDomain   = "atlas-smr pbft lock v1\x00"
 )
 
 func digestOf(core []byte) smr.Digest {
@@ -117,6 +122,114 @@ func (s *Strategy) otherVote(payload []byte, kind uint8) ([]byte, bool) {
 	v.Signature = s.sign.Sign(s.v.Statement(phase, smr.View(v.View), smr.SeqNo(v.Seq), d).Append(nil))
 	m.Kind = uint32(kind)
 	return encode(&m, &v)
+}
+
+// maxHeard bounds the views whose timeouts are remembered.
+const maxHeard = 64
+
+// hear remembers a timeout.
+func (s *Strategy) hear(from smr.NodeID, payload []byte) {
+	var m wirepb.ProtocolMessage
+	t := new(pbftpb.Timeout)
+	if m.UnmarshalVT(payload) != nil || t.UnmarshalVT(m.Payload) != nil {
+		return
+	}
+	if s.heard[t.View] == nil {
+		if len(s.heard) >= maxHeard {
+			return
+		}
+		s.heard[t.View] = map[smr.NodeID]*pbftpb.Timeout{}
+	}
+	s.heard[t.View][from] = t
+}
+
+// lockOf returns position and digest of a timeout's lock; all zero for none.
+func lockOf(c *pbftpb.Certificate) (view, seq uint64, d smr.Digest) {
+	if c == nil || len(c.Core) < coreBytes {
+		return 0, 0, d
+	}
+	return binary.BigEndian.Uint64(c.Core[viewAt:]), binary.BigEndian.Uint64(c.Core[seqAt:]), digestOf(c.Core)
+}
+
+// bindLock returns the digest by which a timeout's statement names its lock.
+func bindLock(c *pbftpb.Certificate) smr.Digest {
+	if c == nil {
+		return smr.Digest{}
+	}
+	view, seq, d := lockOf(c)
+	b := binary.BigEndian.AppendUint64([]byte(lockDomain), view)
+	b = binary.BigEndian.AppendUint64(b, seq)
+	return sha256.Sum256(append(b, d[:]...))
+}
+
+// otherTimeout returns the timeout without its lock.
+func (s *Strategy) otherTimeout(payload []byte) ([]byte, bool) {
+	var m wirepb.ProtocolMessage
+	var t pbftpb.Timeout
+	if m.UnmarshalVT(payload) != nil || t.UnmarshalVT(m.Payload) != nil {
+		return nil, false
+	}
+	t.Lock = nil
+	t.Signature = s.sign.Sign(s.v.Statement(auth.KindTimeout, smr.View(t.View), 0, smr.Digest{}).Append(nil))
+	return encode(&m, &t)
+}
+
+// lowestOpening returns the first proposal of a view on the lowest lock that any quorum of the
+// timeouts heard allows, if that is lower than the proposal's own: a choice that the rules leave to
+// the primary.
+func (s *Strategy) lowestOpening(payload []byte) ([]byte, bool) {
+	m, p, ok := openProposal(payload)
+	if !ok || p.Timeout == nil {
+		return nil, false
+	}
+	type share struct {
+		voter int
+		t     *pbftpb.Timeout
+	}
+	var shares []share
+	for i := range s.m.N() {
+		if t := s.heard[p.Timeout.View][s.m.Voter(i).ID]; t != nil {
+			shares = append(shares, share{i, t})
+		}
+	}
+	if len(shares) < s.m.Quorum() {
+		return nil, false
+	}
+	slices.SortStableFunc(shares, func(a, b share) int {
+		av, as, _ := lockOf(a.t.Lock)
+		bv, bs, _ := lockOf(b.t.Lock)
+		return cmp.Or(cmp.Compare(av, bv), cmp.Compare(as, bs))
+	})
+	shares = shares[:s.m.Quorum()]
+	lock := shares[len(shares)-1].t.Lock
+	ownView, ownSeq, _ := lockOf(p.Timeout.Lock)
+	view, seq, d := lockOf(lock)
+	if view > ownView || view == ownView && seq >= ownSeq {
+		return nil, false
+	}
+	slices.SortFunc(shares, func(a, b share) int { return cmp.Compare(a.voter, b.voter) })
+	tc := &pbftpb.TimeoutCertificate{View: p.Timeout.View, Lock: lock}
+	for _, x := range shares {
+		v, q, g := lockOf(x.t.Lock)
+		part := &pbftpb.TimeoutShare{Voter: uint32(x.voter), Signature: x.t.Signature}
+		if x.t.Lock != nil {
+			part.Locked, part.LockView, part.LockSeq, part.LockDigest = true, v, q, g[:]
+		}
+		tc.Shares = append(tc.Shares, part)
+	}
+	p.Timeout = tc
+	h := append([]byte(nil), p.Header...)
+	copy(h[parentAt:], d[:])
+	binary.BigEndian.PutUint64(h[seqAt:], seq+1)
+	p.Header = h
+	p.Signature = s.sign.Sign(s.v.Statement(auth.KindProposal, smr.View(binary.BigEndian.Uint64(h[viewAt:])), smr.SeqNo(seq+1), digestOf(h)).Append(nil))
+	s.story[digestOf(payloadHeader(payload))] = digestOf(h)
+	return encode(m, p)
+}
+
+func payloadHeader(payload []byte) []byte {
+	_, p, _ := openProposal(payload)
+	return p.Header
 }
 
 // stripBundles removes what travels with a message.
