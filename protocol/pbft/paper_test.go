@@ -543,3 +543,94 @@ func TestQuorumSizesComeFromTheMembership(t *testing.T) {
 		t.Fatal("the premise changed")
 	}
 }
+
+func TestARestartOnACheckpointGoesOnFromIt(t *testing.T) {
+	b := newBench(t, 4, 2)
+	var parent *Header
+	for range 3 {
+		p := b.proposal(0, parent)
+		b.receive(1, p)
+		b.receive(1, b.cert(auth.KindCommit, p.Header))
+		parent = p.Header
+	}
+	var state []protocol.Record
+	for _, r := range b.log {
+		if r.Kind == protocol.RecordState {
+			state = append(state, r)
+		}
+	}
+	rec := recovered(state)
+	rec.Base = parent.info()
+	b.r = New(b.r.p).(*Replica)
+	b.do(func(out *protocol.Effects) { b.r.Start(b.now, rec, out) })
+	b.do(func(out *protocol.Effects) { b.r.Enable(b.now, out) })
+	next := b.proposal(0, parent)
+	wantVotes(t, b.receive(1, next), kindPrepare, 1, "the checkpoint's child")
+	if out := b.receive(1, b.cert(auth.KindCommit, next.Header)); len(out.Decide) != 1 || out.Decide[0].Seq != 4 {
+		t.Fatal("it does not go on")
+	}
+}
+
+func TestStableMovesTheWindow(t *testing.T) {
+	b := newBench(t, 4, 2)
+	var parent *Header
+	for s := smr.SeqNo(1); s <= 17; s++ {
+		p := b.proposal(0, parent)
+		if s == 17 {
+			v := auth.NewVerifier(b.m, b.scheme)
+			var vs []*auth.Vote
+			for i := range b.m.Quorum() {
+				vs = append(vs, b.sign(b.m.Voter(i).ID, auth.KindRoot, 0, 8, smr.Digest{1}))
+			}
+			root, err := v.Certify(vs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.do(func(out *protocol.Effects) { b.r.Stable(b.now, auth.CheckpointCert{Cert: root}, out) })
+		}
+		wantVotes(t, b.receive(1, p), kindPrepare, 1, "in the window")
+		b.receive(1, b.cert(auth.KindCommit, p.Header))
+		parent = p.Header
+	}
+	if st := b.r.Status(); st.Stable != 8 || st.Decided != 17 {
+		t.Fatalf("%+v", st)
+	}
+}
+
+func TestInstallTakesOverWhatTransferBrought(t *testing.T) {
+	b := newBench(t, 4, 2)
+	var parent *Header
+	var last *Header
+	for range 40 {
+		parent = b.proposal(0, parent).Header
+	}
+	last = parent
+	c := b.cert(auth.KindCommit, last)
+	var out protocol.Effects
+	b.r.Receive(b.now, 1, c, &out)
+	if out.Behind == nil || out.Behind.Seq != 40 {
+		t.Fatal("a certificate far ahead asks for transfer")
+	}
+	d := protocol.Decision{HeaderInfo: last.info(), Header: last.raw, Proof: c.Cert}
+	b.do(func(out *protocol.Effects) { b.r.Install(b.now, 40, protocol.Proof{Decision: d}, out) })
+	if st := b.r.Status(); st.Decided != 40 || st.Chain != last.Digest || st.Tip != 40 {
+		t.Fatalf("%+v", st)
+	}
+	b.r.stable = 40
+	wantVotes(t, b.receive(1, b.proposal(0, last)), kindPrepare, 1, "the installed decision's child")
+}
+
+func TestANewEpochStartsAboveTheLastDecision(t *testing.T) {
+	b := newBench(t, 4, 2)
+	p := b.proposal(0, nil)
+	b.receive(1, p)
+	b.receive(1, b.cert(auth.KindCommit, p.Header))
+	m, err := quorum.New(smr.ClusterID{7}, 2, quorum.Byzantine, 1, b.m.Members(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.do(func(out *protocol.Effects) { b.r.Reconfigure(b.now, m, out) })
+	b.m = m
+	first := b.signed(Header{Epoch: 2, Seq: 2, Parent: p.Header.Digest, Time: p.Header.Time})
+	wantVotes(t, b.receive(1, first), kindPrepare, 1, "the first of the new epoch")
+}

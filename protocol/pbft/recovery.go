@@ -46,7 +46,7 @@ func (r *Replica) Start(now time.Time, rec protocol.Recovered, out *protocol.Eff
 		r.learn(h).stored = true
 	}
 	r.redecide(rec.Decisions)
-	r.recoverTip()
+	r.recoverTip(rec.Base)
 	if ledAny && ledView == r.view {
 		r.mayLead = false
 	}
@@ -128,12 +128,16 @@ func (r *Replica) settleRecovered(b *block) {
 }
 
 // recoverTip finds tip, base and bans again.
-func (r *Replica) recoverTip() {
+func (r *Replica) recoverTip(base protocol.HeaderInfo) {
 	r.timedOut = r.own != nil && r.own.view() == r.view
 	if i := r.index; i >= 0 && r.own != nil {
 		r.timeouts[i] = r.own
 	}
-	if head := r.core(r.decided.digest); head != nil && head.View == r.view && head.Epoch == r.m.Epoch() {
+	last := base
+	if head := r.core(r.decided.digest); head != nil {
+		last = head.info()
+	}
+	if last.Seq > 0 && last.View == r.view && last.Epoch == r.m.Epoch() {
 		r.bound, r.tip = true, r.decided
 	}
 	if r.voted.view == r.view && r.voted.seq > r.tip.seq && r.voted != (lockName{}) {
