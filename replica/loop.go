@@ -113,6 +113,9 @@ func (r *replica) dispatch(now time.Time) error {
 	if len(out.Decided) > 0 {
 		r.requests.Decided(out.Decided)
 	}
+	if len(out.Stopped) > 0 {
+		r.requests.Stopped(out.Stopped)
+	}
 	if len(out.Released) > 0 {
 		ids := make([]smr.BundleID, len(out.Released))
 		for i, b := range out.Released {

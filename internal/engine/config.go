@@ -31,7 +31,7 @@ type Limits struct {
 	InlineBytes     int // of bundles that travel inside one proposal because others lack them
 	RetainBundles   int // decided bundles kept to serve fetches
 	RetainBytes     int
-	LooseBytes      int // bundles that came with a peer's messages and no proposal names yet
+	LooseBytes      int // bundles that came with peers' messages and no proposal names yet; each peer has an equal share
 	RecentIDs       int // decided bundle ids remembered, so that a duplicate is not pooled again
 	Wanted          int // bundles being fetched
 	AheadBytes      int // decided but not executed; at the bound this replica stops proposing

@@ -162,8 +162,7 @@ func (e *Engine) conclude(now time.Time, d protocol.Decision, bundles []*smr.Bun
 		e.store.decide(x, held)
 		for _, c := range e.store.covered(b) {
 			e.watch.settle(c)
-			e.store.unpool(c)
-			e.store.forget(c)
+			e.store.stop(c)
 		}
 		out.Decided = append(out.Decided, b.ID)
 	}
@@ -182,7 +181,10 @@ func (e *Engine) install(now time.Time, run transfer.Run, out *Output) {
 		d := run.Decisions[i]
 		invariant.Check(d.Seq == e.deliver.decided+1, "installed %d after %d", d.Seq, e.deliver.decided)
 		invariant.Check(e.deliver.decided == 0 || d.Parent == e.deliver.digest, "installed decision %d does not continue the chain", d.Seq)
-		e.bring(run.Bundles[i])
+		for _, b := range run.Bundles[i] {
+			e.store.put(b) // conclude claims it
+			e.arrived(b.ID)
+		}
 		e.startWrite(out)
 		w := &out.Write[len(out.Write)-1]
 		mark := protocol.Record{Kind: protocol.RecordDecision, Epoch: d.Epoch, View: d.View, Seq: d.Seq, Digest: d.Digest}

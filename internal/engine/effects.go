@@ -218,10 +218,10 @@ func (g *gate) open(token uint64, e *Engine, out *Output) {
 	}
 }
 
-// bring keeps bundles that came with a message.
-func (e *Engine) bring(bs []*smr.Bundle) {
+// bring keeps bundles that came with a message of a peer.
+func (e *Engine) bring(from smr.NodeID, bs []*smr.Bundle) {
 	for _, b := range bs {
-		if e.store.bring(b) {
+		if e.store.bring(b, from) {
 			e.arrived(b.ID)
 		}
 	}

@@ -57,7 +57,7 @@ func New(cfg Config) *Engine {
 		roots: transfer.NewRoots(self, cfg.Params.Verifier, cfg.Params.Signer),
 		view:  transfer.NewView(self, m, cfg.RetryTime),
 		log:   transfer.NewLog(self, m, transfer.LogConfig{Retry: max(4*cfg.RetryTime, cfg.Params.BaseTimeout), MaxBytes: 4 << 20, MaxHeld: 64 << 20}),
-		store: newStore(cfg.Limits), serve: map[smr.NodeID]*serving{}, reads: map[uint64]pendingRead{}, due: map[TimerID]time.Time{},
+		serve: map[smr.NodeID]*serving{}, reads: map[uint64]pendingRead{}, due: map[TimerID]time.Time{},
 	}
 	for _, x := range m.Members() {
 		if x.ID != self {
@@ -67,6 +67,7 @@ func New(cfg Config) *Engine {
 			}
 		}
 	}
+	e.store = newStore(cfg.Limits, e.members)
 	e.fetch.init()
 	return e
 }
@@ -80,11 +81,7 @@ func (e *Engine) Start(now time.Time, boot Boot, out *Output) {
 	e.deliver.init(base, boot.Executed, boot.CheckpointSize)
 	e.roots.Restore(boot.Checkpoint)
 	for _, b := range boot.Bundles {
-		e.store.bring(b)
-		if x, ok := e.store.get(b.ID); ok {
-			e.store.loose.remove(x) // kept until recovered proposals have claimed them
-			x.written = true
-		}
+		e.store.put(b).written = true // recovered proposals claim it below, or it is promised
 	}
 	_, voter := e.cfg.Params.Membership.Index(e.self)
 	e.observe = boot.Observe || !voter
@@ -147,7 +144,7 @@ func (e *Engine) enable(now time.Time, out *Output) {
 func (e *Engine) Receive(now time.Time, from smr.NodeID, m Inbound, out *Output) {
 	switch m := m.(type) {
 	case orderingMessage:
-		e.bring(m.bundles)
+		e.bring(from, m.bundles)
 		e.ord.Receive(now, m.origin, m.msg, &e.eff)
 		e.absorb(now, out)
 	case forwardedBundles:
@@ -181,6 +178,11 @@ func (e *Engine) Bundles(now time.Time, bs []*smr.Bundle, from auth.Identity, ou
 		if why := e.store.admit(now, b, from); why != "" {
 			node, _ := from.Node()
 			e.drop(out, node, why)
+			if x, ok := e.store.get(b.ID); why != dropDuplicate {
+				out.Stopped = append(out.Stopped, b.ID)
+			} else if !ok || x.decided {
+				out.Decided = append(out.Decided, b.ID) // whoever offered it had not heard
+			}
 			continue
 		}
 		e.arrived(b.ID)
@@ -314,6 +316,8 @@ func (e *Engine) rest(now time.Time, out *Output) {
 	if e.fetch.dirty {
 		e.fetchArm(now, out)
 	}
+	out.Stopped = append(out.Stopped, e.store.stopped...)
+	e.store.stopped = e.store.stopped[:0]
 	gate, known := e.view.Gate()
 	out.ReadGate, out.ReadClosed = gate, !known || e.deliver.decided < gate
 	if e.failed != nil {

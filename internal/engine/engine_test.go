@@ -218,7 +218,7 @@ func TestABoundedPoolKeepsASlotForForwarders(t *testing.T) {
 	s := newShuttle(t, 4, fakeFactory(), nil)
 	lim := Config{Limits: Limits{ClientBundles: 2}}
 	lim.setDefaults()
-	st := newStore(lim.Limits)
+	st := newStore(lim.Limits, nil)
 	client := auth.ClientIdentity(1)
 	var bs []*smr.Bundle
 	for range 6 {

@@ -72,6 +72,7 @@ type Output struct {
 	Send       []Frame
 	Deliver    []Delivery // contiguous
 	Decided    []smr.BundleID
+	Stopped    []smr.BundleID // given up without a decision: no room, or its ops were decided in another bundle
 	Released   []*smr.Bundle
 	Offer      []Offer
 	ReadLog    []LogRead
@@ -95,7 +96,7 @@ func (o *Output) Reset() {
 	clear(o.Offer)
 	clear(o.Events)
 	*o = Output{
-		Write: o.Write[:0], Send: o.Send[:0], Deliver: o.Deliver[:0], Decided: o.Decided[:0], Released: o.Released[:0],
+		Write: o.Write[:0], Send: o.Send[:0], Deliver: o.Deliver[:0], Decided: o.Decided[:0], Stopped: o.Stopped[:0], Released: o.Released[:0],
 		Offer: o.Offer[:0], ReadLog: o.ReadLog[:0], SetTimer: o.SetTimer[:0], StopTimer: o.StopTimer[:0],
 		Events: o.Events[:0], ReadGate: o.ReadGate, ReadClosed: o.ReadClosed,
 	}

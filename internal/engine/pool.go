@@ -17,8 +17,10 @@ type entry struct {
 	proposed bool // given to the ordering, not decided and not released since
 	pooled   bool // it arrived from clients or forwarders and waits to be decided
 	decided  bool
-	written  bool    // in the log with an accepted proposal: its bytes are promised to others
-	slot     slotKey // reserved slot it occupies; zero for none
+	written  bool       // in the log with an accepted proposal: its bytes are promised to others
+	slot     slotKey    // reserved slot it occupies; zero for none
+	loose    int        // shares of loose bundles it is in
+	from     smr.NodeID // who sent it first as a loose one
 	// forwarded is when it was sent to all replicas because it was late; zero = not.
 	forwarded time.Time
 	mark      uint64 // newest arrival when it was first forwarded
@@ -61,8 +63,9 @@ type store struct {
 	slots    map[slotKey]*entry
 	sessions map[opKey][]*entry // pooled
 	retained fifo               // decided
-	loose    fifo
-	promised fifo // written with a proposal that was passed over: a later view may return to it
+	loose    []looseShare
+	stopped  []smr.BundleID // left the pool without a decision; the engine reports them
+	promised fifo           // written with a proposal that was passed over: a later view may return to it
 	recent   recentIDs
 }
 
@@ -71,12 +74,16 @@ type clientShare struct {
 	lacked         int // bundles of this client still to travel inside proposals
 }
 
-func newStore(lim Limits) *store {
+func newStore(lim Limits, peers []smr.NodeID) *store {
 	s := &store{
 		lim: lim, all: map[smr.BundleID]*entry{}, clients: map[smr.ClientID]*clientShare{},
 		slots: map[slotKey]*entry{}, sessions: map[opKey][]*entry{},
 	}
 	s.head.prev, s.head.next = &s.head, &s.head
+	s.loose = make([]looseShare, 1, 1+len(peers))
+	for _, id := range peers {
+		s.loose = append(s.loose, looseShare{peer: id})
+	}
 	s.recent.limit = lim.RecentIDs
 	return s
 }
@@ -87,12 +94,15 @@ func (s *store) get(id smr.BundleID) (*entry, bool) {
 	return e, ok
 }
 
+// dropDuplicate is why a bundle is not pooled that waits already or was decided.
+const dropDuplicate = "bundle-duplicate"
+
 // admit pools a verified bundle that request workers accepted. It returns the reason it was
 // dropped, or "".
 func (s *store) admit(now time.Time, b *smr.Bundle, from auth.Identity) string {
 	e, known := s.all[b.ID]
 	if known && (e.pooled || e.decided) || !known && s.recent.has(b.ID) {
-		return "bundle-duplicate"
+		return dropDuplicate
 	}
 	slot, why := s.room(b, from)
 	if why != "" {
@@ -102,7 +112,7 @@ func (s *store) admit(now time.Time, b *smr.Bundle, from auth.Identity) string {
 		e = &entry{b: b}
 		s.all[b.ID] = e
 	} else {
-		s.loose.remove(e)
+		s.tighten(e)
 		s.promised.remove(e)
 	}
 	s.arrivals++
@@ -147,8 +157,7 @@ func (s *store) room(b *smr.Bundle, from auth.Identity) (slotKey, string) {
 		if old.inFlight() || old.b.First <= b.First {
 			return slotKey{}, why
 		}
-		s.unpool(old)
-		s.forget(old)
+		s.stop(old)
 	}
 	return k, ""
 }
@@ -206,6 +215,13 @@ func (s *store) unpool(e *entry) {
 	}
 }
 
+// stop gives up a pooled bundle without a decision.
+func (s *store) stop(e *entry) {
+	s.unpool(e)
+	s.forget(e)
+	s.stopped = append(s.stopped, e.b.ID)
+}
+
 // forget drops e's bytes unless something still needs them.
 func (s *store) forget(e *entry) {
 	switch {
@@ -213,33 +229,25 @@ func (s *store) forget(e *entry) {
 	case e.written:
 		s.promise(e)
 	default:
-		s.loose.remove(e)
+		s.tighten(e)
 		delete(s.all, e.b.ID)
 	}
 }
 
-// bring keeps a verified bundle that came with a peer's message or as the answer to a fetch, and
-// reports whether it is new.
-func (s *store) bring(b *smr.Bundle) bool {
-	if _, ok := s.all[b.ID]; ok {
-		return false
+// put keeps a bundle that something is about to need: the caller says what.
+func (s *store) put(b *smr.Bundle) *entry {
+	e, ok := s.all[b.ID]
+	if !ok {
+		e = &entry{b: b}
+		s.all[b.ID] = e
 	}
-	e := &entry{b: b}
-	s.all[b.ID] = e
-	s.loose.push(e)
-	for s.loose.bytes > s.lim.LooseBytes {
-		old := s.loose.pop()
-		if !old.inFlight() && !old.pooled && !old.decided {
-			delete(s.all, old.b.ID)
-		}
-	}
-	return true
+	return e
 }
 
 func (s *store) hold(e *entry) {
 	s.account(e, -1)
 	e.holds++
-	s.loose.remove(e)
+	s.tighten(e)
 	s.promised.remove(e)
 	s.retained.remove(e)
 }
@@ -270,7 +278,7 @@ func (s *store) release(e *entry) bool {
 	case was && e.written:
 		s.promise(e)
 	case was:
-		s.loose.push(e)
+		s.loosen(e, e.from)
 	}
 	return false
 }
@@ -294,7 +302,7 @@ func (s *store) decide(e *entry, held bool) {
 		e.holds--
 	}
 	e.decided, e.proposed = true, false
-	s.loose.remove(e)
+	s.tighten(e)
 	s.promised.remove(e)
 	s.recent.add(e.b.ID)
 	if e.holds == 0 {
@@ -324,95 +332,4 @@ func (s *store) covered(b *smr.Bundle) []*entry {
 		}
 	}
 	return out
-}
-
-// fifo is a first-in-first-out set of entries, bounded by its user; removed ones are skipped.
-type fifo struct {
-	queue []*entry
-	in    map[*entry]bool
-	bytes int
-	count int
-}
-
-func (f *fifo) push(e *entry) {
-	if f.in == nil {
-		f.in = map[*entry]bool{}
-	}
-	if live, queued := f.in[e]; live {
-		return
-	} else if !queued {
-		f.queue = append(f.queue, e)
-	}
-	f.in[e] = true
-	f.bytes += len(e.b.Raw)
-	f.count++
-}
-
-func (f *fifo) remove(e *entry) {
-	if f.in[e] {
-		f.in[e] = false
-		f.bytes -= len(e.b.Raw)
-		f.count--
-		f.shrink()
-	}
-}
-
-// shrink drops removed entries once they are most of the queue.
-func (f *fifo) shrink() {
-	if len(f.queue) < 64 || len(f.queue) < 2*f.count {
-		return
-	}
-	kept := f.queue[:0]
-	for _, e := range f.queue {
-		if f.in[e] {
-			kept = append(kept, e)
-		} else {
-			delete(f.in, e)
-		}
-	}
-	clear(f.queue[len(kept):])
-	f.queue = kept
-}
-
-// pop removes the oldest; it must not be empty.
-func (f *fifo) pop() *entry {
-	for {
-		e := f.queue[0]
-		f.queue[0] = nil
-		f.queue = f.queue[1:]
-		live := f.in[e]
-		delete(f.in, e)
-		if live {
-			f.bytes -= len(e.b.Raw)
-			f.count--
-			return e
-		}
-	}
-}
-
-// recentIDs remembers the newest limit ids.
-type recentIDs struct {
-	limit int
-	ring  []smr.BundleID
-	next  int
-	set   map[smr.BundleID]bool
-}
-
-func (r *recentIDs) has(id smr.BundleID) bool { return r.set[id] }
-
-func (r *recentIDs) add(id smr.BundleID) {
-	if r.set[id] {
-		return
-	}
-	if r.set == nil {
-		r.set = map[smr.BundleID]bool{}
-	}
-	if len(r.ring) < r.limit {
-		r.ring = append(r.ring, id)
-	} else {
-		delete(r.set, r.ring[r.next])
-		r.ring[r.next] = id
-		r.next = (r.next + 1) % r.limit
-	}
-	r.set[id] = true
 }

@@ -79,7 +79,7 @@ func (e *Engine) forwarded(from smr.NodeID, bs []*smr.Bundle, out *Output) {
 	var offer []*smr.Bundle
 	for _, b := range bs {
 		if e.fetch.wants[b.ID] != nil {
-			e.bring([]*smr.Bundle{b})
+			e.bring(from, []*smr.Bundle{b})
 		} else if x, ok := e.store.get(b.ID); (!ok || !x.pooled && !x.decided) && !e.store.recent.has(b.ID) {
 			offer = append(offer, b)
 		}

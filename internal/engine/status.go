@@ -68,7 +68,7 @@ func (e *Engine) Status() Status {
 		ReadGate: gate, Readable: known && e.deliver.executed >= gate, Written: e.gate.written, Durable: e.gate.durable,
 		Pool: Pool{
 			Bundles: e.store.pooled, Bytes: e.store.bytes, Proposable: e.store.free, Wanted: len(e.fetch.wants), Asked: len(e.fetch.asks),
-			Retained: e.store.retained.count, RetainedBytes: e.store.retained.bytes, LooseBytes: e.store.loose.bytes,
+			Retained: e.store.retained.count, RetainedBytes: e.store.retained.bytes, LooseBytes: e.store.looseTotal(),
 			Clients: len(e.store.clients), Forwarded: len(e.watch.watched), UnwrittenFrames: len(e.gate.waiting),
 		},
 		Drops: append([]Count(nil), e.counts.list...),
