@@ -20,8 +20,7 @@ import (
 // journal is an application that remembers every op in order and answers with its position.
 type journal struct {
 	smr.MonolithicState
-	ops  []string
-	size int // bytes of each reply; 0: the position
+	ops []string
 }
 
 func (j *journal) Execute(ctx *smr.Context, op []byte) []byte {
@@ -193,15 +192,6 @@ func opened(t testing.TB, rs []*wirepb.SessionReply) smr.SessionID {
 		t.Fatalf("open answered with %v", rs)
 	}
 	return smr.SessionID(binary.BigEndian.Uint64(rs[0].Results[0].Data))
-}
-
-func root(t testing.TB, c *Core) smr.Digest {
-	t.Helper()
-	r, err := c.RootOf()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
 }
 
 func TestOutcomes(t *testing.T) {

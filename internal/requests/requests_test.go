@@ -107,8 +107,7 @@ func TestPool(t *testing.T) {
 		accepted := map[auth.Identity]int{}
 		var advice []*wirepb.Advice
 		resent := 0
-		var p *Pool
-		p = NewPool(PoolConfig{
+		p := NewPool(PoolConfig{
 			Cluster: cluster, Scheme: scheme, Sessions: ss, Verifiers: 2, Partitions: 3, SourceBytes: 100 << 10,
 			Accepted: func(bs []*smr.Bundle, from auth.Identity) {
 				mu.Lock()

@@ -15,7 +15,6 @@ type bench struct {
 	*cluster
 	r    *Replica
 	self smr.NodeID
-	out  protocol.Effects
 	log  []protocol.Record
 }
 
