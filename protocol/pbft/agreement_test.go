@@ -29,7 +29,7 @@ func seeds(t *testing.T, n int) (first, count uint64) {
 
 // schedule runs one random schedule: loss, delay, crashes with loss of unsynced records, and up to
 // f Byzantine replicas; then heals, and everything must be decided everywhere.
-func schedule(t *testing.T, n int, seed uint64, byzantine bool) {
+func schedule(t *testing.T, n int, seed uint64, byzantine bool) *cluster {
 	c := newCluster(t, n, seed)
 	defer func() {
 		if t.Failed() {
@@ -103,6 +103,7 @@ func schedule(t *testing.T, n int, seed uint64, byzantine bool) {
 	}
 	c.submit()
 	c.await(120 * time.Second)
+	return c
 }
 
 func (c *cluster) learnt(x *node, id smr.BundleID) bool {
@@ -118,14 +119,18 @@ func TestRandomSchedulesAgreeAndRecover(t *testing.T) {
 	for _, s := range []struct {
 		n, count  int
 		byzantine bool
-	}{{4, 400, false}, {4, 600, true}, {7, 100, false}, {7, 150, true}} {
+	}{{4, 250, false}, {4, 500, true}, {7, 60, false}, {7, 120, true}} {
 		t.Run(fmt.Sprintf("n=%d byzantine=%v", s.n, s.byzantine), func(t *testing.T) {
 			first, count := seeds(t, s.count)
+			views, starts := smr.View(0), 0
 			for seed := first; seed < first+count; seed++ {
-				schedule(t, s.n, seed, s.byzantine)
-				if t.Failed() {
-					return
-				}
+				c := schedule(t, s.n, seed, s.byzantine)
+				views += c.nodes[0].ord.Status().View
+				starts += c.twoStarts
+			}
+			t.Logf("%d views failed or handed over; %d views had two starting certificates", views, starts)
+			if count > 1 && (views == 0 || s.byzantine && starts == 0) {
+				t.Error("the schedules try too little")
 			}
 		})
 	}

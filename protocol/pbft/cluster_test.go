@@ -44,6 +44,8 @@ type cluster struct {
 	made     uint32
 	all      []smr.BundleID
 	faulty   map[smr.NodeID]*traitor
+
+	twoStarts int // times a Byzantine primary had two timeout certificates for one view
 }
 
 type voteKey struct {

@@ -15,7 +15,9 @@ type traitor struct {
 	loose      bool // votes for everything
 	twins      map[smr.SeqNo]*Header
 	view       smr.View
+	start      *TimeoutCertificate // what the first twin of the view carries
 	voted      map[smr.Digest]bool
+	timeouts   map[smr.View][]*Timeout // seen, by voter
 }
 
 // intercept replaces what a Byzantine replica would send; it reports whether it did.
@@ -51,13 +53,19 @@ func (t *traitor) intercept(c *cluster, x *node, o protocol.Outbound) bool {
 func (t *traitor) fork(c *cluster, x *node, m *Proposal) bool {
 	h := m.Header
 	if t.twins == nil || t.view != h.View {
-		t.twins, t.view = map[smr.SeqNo]*Header{}, h.View
+		t.twins, t.view, t.start = map[smr.SeqNo]*Header{}, h.View, nil
 	}
 	twin := t.twins[h.Seq]
 	if twin == nil {
 		alt := Header{Epoch: h.Epoch, View: h.View, Seq: h.Seq, Parent: h.Parent, Time: h.Time + 1}
 		if p := t.twins[h.Seq-1]; p != nil {
-			alt.Parent, alt.Time = p.Digest, max(alt.Time, p.Time)
+			alt.Seq, alt.Parent, alt.Time = p.Seq+1, p.Digest, max(alt.Time, p.Time)
+		} else if m.Timeout != nil {
+			if t.start = t.otherStart(c, x, m.Timeout); t.start.lock != nil {
+				alt.Seq, alt.Parent, alt.Time = t.start.lock.Core.Seq+1, t.start.lock.Core.Digest, max(alt.Time, t.start.lock.Core.Time)
+			} else {
+				alt.Seq, alt.Parent = 1, smr.Digest{}
+			}
 		}
 		if c.rng.IntN(2) == 0 {
 			alt.Refs = h.Refs
@@ -65,7 +73,10 @@ func (t *traitor) fork(c *cluster, x *node, m *Proposal) bool {
 		twin = newHeader(c.m, alt)
 		t.twins[h.Seq] = twin
 	}
-	second := &Proposal{Header: twin, Timeout: m.Timeout, HandOver: m.HandOver}
+	second := &Proposal{Header: twin, HandOver: m.HandOver}
+	if m.Timeout != nil {
+		second.Timeout = t.start
+	}
 	second.Signature = c.sign(x.id, auth.KindProposal, twin.View, twin.Seq, twin.Digest).Signature()
 	for _, y := range c.nodes {
 		switch {
@@ -84,8 +95,44 @@ func (t *traitor) fork(c *cluster, x *node, m *Proposal) bool {
 	return true
 }
 
+// otherStart makes a second, valid timeout certificate for the view, with a lower lock if it can: it
+// leaves out the voter that names the highest and lies about the own.
+func (t *traitor) otherStart(c *cluster, x *node, tc *TimeoutCertificate) *TimeoutCertificate {
+	ts := append([]*Timeout(nil), t.timeouts[tc.view]...)
+	if len(ts) == 0 {
+		return tc
+	}
+	own, _ := c.m.Index(x.id)
+	ts[own] = &Timeout{Vote: c.sign(x.id, auth.KindTimeout, tc.view, 0, smr.Digest{})}
+	high := -1
+	for i, s := range ts {
+		if s != nil && s.Lock != nil && (high < 0 || nameLock(ts[high].Lock).below(nameLock(s.Lock))) {
+			high = i
+		}
+	}
+	if high >= 0 {
+		ts[high] = nil
+	}
+	other, err := newTimeoutCertificate(auth.NewVerifier(c.m, c.scheme), tc.view, ts)
+	if err != nil {
+		return tc
+	}
+	c.twoStarts++
+	return other
+}
+
 // observe lets a Byzantine replica vote for whatever it sees.
 func (t *traitor) observe(c *cluster, x *node, m protocol.Message) {
+	if m, ok := m.(*Timeout); ok {
+		if t.timeouts == nil {
+			t.timeouts = map[smr.View][]*Timeout{}
+		}
+		if t.timeouts[m.view()] == nil {
+			t.timeouts[m.view()] = make([]*Timeout, c.m.N())
+		}
+		i, _ := c.m.Index(m.Vote.Signer())
+		t.timeouts[m.view()][i] = m
+	}
 	if !t.loose {
 		return
 	}
