@@ -1,8 +1,12 @@
 package engine
 
 import (
+	"bytes"
+	"runtime"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
@@ -94,4 +98,49 @@ func FuzzPBFTReceive(f *testing.F) {
 			t.Fatal(out.Fatal)
 		}
 	})
+}
+
+// many is a field of no bytes, count times.
+func many(num protowire.Number, count int) []byte {
+	return bytes.Repeat(protowire.AppendBytes(protowire.AppendTag(nil, num, protowire.BytesType), nil), count)
+}
+
+// within is a field that holds b.
+func within(num protowire.Number, b []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(nil, num, protowire.BytesType), b)
+}
+
+// An element of two bytes costs its receiver up to a hundred, so every repeated field is counted
+// before it is unpacked.
+func TestRefusedFramesAllocateLittle(t *testing.T) {
+	s := newShuttle(t, 4, pbft.Factory(), nil)
+	v := auth.NewVerifier(s.m, laxScheme{})
+	d := NewDecoder(v, s.factory.NewCodec(v), laxScheme{})
+	const n = 1 << 20
+	ordering := func(kind byte, payload []byte) []byte { return append([]byte{8, kind, 32, 1}, within(2, payload)...) }
+	for name, f := range map[string]Frame{
+		"attached bundles":       {Class: wire.ClassProtocol, Kind: 1, Payload: many(3, n)},
+		"relayed bundles":        {Class: wire.ClassForwardedProtocol, Payload: within(2, many(3, n))},
+		"forwarded bundles":      {Class: wire.ClassForwardedRequests, Kind: wire.KindOnly, Payload: many(1, n)},
+		"fetched ids":            {Class: wire.ClassFetch, Kind: wire.KindOnly, Payload: many(1, 100<<10)},
+		"log entries":            {Class: wire.ClassLogTransfer, Kind: wire.KindAnswer, Payload: many(3, n)},
+		"links":                  {Class: wire.ClassLogTransfer, Kind: wire.KindAnswer, Payload: many(4, n)},
+		"bundles of one entry":   {Class: wire.ClassLogTransfer, Kind: wire.KindAnswer, Payload: within(3, many(2, n))},
+		"bundles of all entries": {Class: wire.ClassLogTransfer, Kind: wire.KindAnswer, Payload: bytes.Repeat(within(3, many(2, 512)), 2048)},
+		"timeouts":               {Class: wire.ClassProtocol, Kind: 7, Payload: ordering(7, many(2, n))},
+		"proposed timeouts":      {Class: wire.ClassProtocol, Kind: 1, Payload: ordering(1, within(3, many(2, n)))},
+		"split timeouts":         {Class: wire.ClassProtocol, Kind: 1, Payload: ordering(1, bytes.Repeat(within(3, many(2, 4)), 100<<10))},
+		"headers":                {Class: wire.ClassProtocol, Kind: 10, Payload: ordering(10, many(1, n))},
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := d.Decode(3, f.Class, f.Kind, f.Payload)
+		runtime.ReadMemStats(&after)
+		if err == nil {
+			t.Errorf("%s: taken", name)
+		}
+		if got := after.TotalAlloc - before.TotalAlloc; got > 2*uint64(len(f.Payload)) {
+			t.Errorf("%s: %d bytes allocated for %d received (%v)", name, got, len(f.Payload), err)
+		}
+	}
 }

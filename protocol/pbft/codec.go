@@ -79,10 +79,11 @@ func refuseNil[M protocol.Message](m M, err error) (protocol.Message, error) {
 func malformed(err error) error { return fmt.Errorf("%w: %w", ErrMessage, err) }
 
 func (c *Codec) decodeProposal(payload []byte) (protocol.Message, error) {
-	if tc := field(payload, 3); tc != nil {
-		if err := c.boundShares(tc); err != nil {
-			return nil, err
-		}
+	// The timeout certificate may come in several pieces, which the decoder merges.
+	shares, most := 0, c.v.Membership().N()
+	each(payload, 3, func(tc []byte) bool { shares += count(tc, 2, most); return shares <= most })
+	if shares > most {
+		return nil, errTimeoutCertificate
 	}
 	var p pbftpb.Proposal
 	if err := p.UnmarshalVT(payload); err != nil {
@@ -330,21 +331,6 @@ func count(b []byte, num protowire.Number, most int) int {
 	n := 0
 	each(b, num, func([]byte) bool { n++; return n <= most })
 	return n
-}
-
-// field returns the concatenated occurrences of a field of bytes, which is how protobuf merges a
-// repeated sub-message; nil for none.
-func field(b []byte, num protowire.Number) []byte {
-	var out []byte
-	each(b, num, func(v []byte) bool {
-		if out == nil {
-			out = v
-		} else {
-			out = append(out[:len(out):len(out)], v...)
-		}
-		return true
-	})
-	return out
 }
 
 // each calls f with the value of every occurrence of a length-delimited field until f returns
