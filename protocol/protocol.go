@@ -320,6 +320,10 @@ type Params struct {
 	Heartbeat     time.Duration // idle primary's heartbeat period
 	Resend        time.Duration // slow tick for sending again
 	MaxClockDrift time.Duration // D: a proposal's time may be so far ahead of the local clock
+
+	// Length returns the encoded length of a bundle that was reported Held; zero if unknown. With
+	// nil, references are taken to state true lengths. It is a pure read.
+	Length func(smr.BundleID) int
 }
 
 // Factory makes an ordering and its codec. It is how replica.Config names one.

@@ -15,6 +15,7 @@ type block struct {
 	live    bool      // its bundles are asked to be kept
 	missing int       // of a live block: references not held
 	stored  bool      // written to the log: this replica may have promised its bytes
+	voted   bool      // prepared by this replica; a stored one need not be
 	decided bool
 }
 

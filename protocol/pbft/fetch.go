@@ -32,6 +32,12 @@ func (r *Replica) seek() {
 			r.want(c.Digest(), s, r.signerIDs(c))
 		}
 	}
+	for _, d := range sortedDigests(r.stale) {
+		if _, again := r.wanted[d]; !again {
+			r.out.Found = append(r.out.Found, d) // moot: a view change may have passed over it
+		}
+	}
+	r.stale = nil
 }
 
 // seekFrom walks down from a digest. Where a header lacks it is asked for; where a commit

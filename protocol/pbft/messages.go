@@ -42,7 +42,9 @@ type Certificate struct {
 	Cert *auth.Certificate
 }
 
-// Complaint says that its signer is dissatisfied with the primary of a view. It binds nothing.
+// Complaint says that its signer is dissatisfied with the primary of a view. It binds nothing. It is
+// void once a later sequence number than its own is decided; a suspicion, which progress does not
+// answer, has the greatest one.
 type Complaint struct{ Vote *auth.Vote }
 
 // Timeout is a promise not to vote in any view up to its own. Lock is the signer's; nil for none.

@@ -289,7 +289,26 @@ func (r *Replica) acceptNext() bool {
 	if b.missing > 0 {
 		return false
 	}
+	if !r.fits(b.h) {
+		r.note(protocol.EventEvidence, r.primary(), r.view, b.h.Seq, "a bundle is not as long as its reference says")
+		r.forget(b)
+		return false
+	}
 	r.accept(b)
+	return true
+}
+
+// fits reports whether the bundles of h, all held, are as long as their references say. What was
+// decided with a lie about it could not be transferred.
+func (r *Replica) fits(h *Header) bool {
+	if r.p.Length == nil {
+		return true
+	}
+	for _, ref := range h.Refs {
+		if n := r.p.Length(ref.ID); n != 0 && n != int(ref.Bytes) {
+			return false
+		}
+	}
 	return true
 }
 
@@ -303,6 +322,7 @@ func (r *Replica) accept(b *block) {
 	r.first = nil
 	delete(r.ahead, b.h.Seq)
 	r.store(b)
+	b.voted = true
 	r.voted = lockName{view: b.h.View, seq: b.h.Seq, digest: b.h.Digest}
 	r.persist(protocol.Record{Kind: protocol.RecordState, Name: stateVoted, View: b.h.View, Seq: b.h.Seq, Digest: b.h.Digest})
 	r.cast(&Vote{Vote: r.sign(auth.KindPrepare, b.h.View, b.h.Seq, b.h.Digest)})

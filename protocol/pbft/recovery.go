@@ -47,17 +47,35 @@ func (r *Replica) Start(now time.Time, rec protocol.Recovered, out *protocol.Eff
 	}
 	r.redecide(rec.Decisions)
 	r.recoverTip(rec.Base)
+	r.recoverVoted()
 	if ledAny && ledView == r.view {
 		r.mayLead = false
 	}
 	for _, s := range sorted(r.bySeq) {
 		for _, b := range r.bySeq[s] {
-			r.enliven(b)
+			if b.h.View == r.view || !r.hasBase || s <= r.baseSeq() { // else the view passed over it
+				r.enliven(b)
+			}
 		}
 	}
 	r.set(timerResend, r.p.Resend)
 	r.dirty = true
 	r.end()
+}
+
+// recoverVoted marks what this replica prepared in its view: the newest, by its record, and its
+// ancestors in the view. A proposal in the log alone need not have been voted for.
+func (r *Replica) recoverVoted() {
+	b := r.blocks[r.voted.digest]
+	for b != nil && b.stored && b.h.View == r.view && r.voted.view == r.view {
+		for _, o := range r.bySeq[b.h.Seq] {
+			if o != b && o.h.View == r.view && o.stored && b.h.Digest != r.voted.digest {
+				return // which of the two is not known
+			}
+		}
+		b.voted = true
+		b = r.blocks[b.h.Parent]
+	}
 }
 
 // restore takes one piece of vote state. The log is the own and checked by storage; what does not

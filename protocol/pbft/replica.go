@@ -60,7 +60,8 @@ type Replica struct {
 	ahead  map[smr.SeqNo]*block // not yet accepted proposals of this view
 	first  *block               // not yet accepted first proposal of this view
 	wanted map[smr.Digest]smr.SeqNo
-	early  []earlyBuffer // by voter: messages of later views
+	stale  map[smr.Digest]smr.SeqNo // wanted before the questions were repeated in this input
+	early  []earlyBuffer            // by voter: messages of later views
 
 	complaints []complaint // by voter, newest
 	timeouts   []*Timeout  // by voter, newest
@@ -233,7 +234,7 @@ func (r *Replica) Pending(now time.Time, waiting bool, out *protocol.Effects) {
 // Suspect implements protocol.Ordering.
 func (r *Replica) Suspect(now time.Time, _ []smr.BundleID, out *protocol.Effects) {
 	r.begin(now, out)
-	r.complain("suspect")
+	r.complain(suspicion)
 	r.end()
 }
 

@@ -77,15 +77,13 @@ func (r *Replica) resend(to smr.NodeID) {
 // resendAt sends the own proposal and votes of this view for one sequence number.
 func (r *Replica) resendAt(to smr.NodeID, s smr.SeqNo) {
 	for _, b := range r.bySeq[s] {
-		if b.h.View != r.view || !b.stored {
+		if b.h.View != r.view || !b.voted {
 			continue
 		}
 		if b.msg != nil && r.primary() == r.p.Self {
 			r.sendDurable(to, b.msg)
 		}
-		if s <= r.votedHere() {
-			r.resendVote(to, &Vote{Vote: r.sign(auth.KindPrepare, r.view, s, b.h.Digest), Again: true})
-		}
+		r.resendVote(to, &Vote{Vote: r.sign(auth.KindPrepare, r.view, s, b.h.Digest), Again: true})
 	}
 	if x := r.slots[s]; x != nil && x.voted {
 		r.resendVote(to, &Vote{Vote: r.sign(auth.KindCommit, r.view, s, x.prepared.Digest()), Again: true})
@@ -104,7 +102,7 @@ func (r *Replica) resendVote(to smr.NodeID, m protocol.Message) {
 // refetch repeats the questions that are still open.
 func (r *Replica) refetch() {
 	r.forgetWants()
-	clear(r.wanted)
+	r.stale, r.wanted = r.wanted, map[smr.Digest]smr.SeqNo{}
 	r.dirty = true
 }
 

@@ -17,8 +17,11 @@ type complaint struct {
 	at   time.Time
 }
 
+// suspicion is the complaint of who watches the primary from outside the machine.
+const suspicion = "suspect"
+
 // complain says that this replica is dissatisfied with the primary. It is said again on every tick
-// while the cause lasts, and void after progress.
+// while the cause lasts, and void after progress, or, if it is a suspicion, once it is not renewed.
 func (r *Replica) complain(why string) {
 	if !r.voting || r.timedOut {
 		return
@@ -27,8 +30,12 @@ func (r *Replica) complain(why string) {
 		r.note(protocol.EventComplaint, r.primary(), r.view, r.decided.seq, why)
 	}
 	r.ownVote = true
-	r.complaints[r.index] = complaint{made: true, view: r.view, seq: r.decided.seq, at: r.now}
-	r.send(protocol.Everyone, &Complaint{Vote: r.sign(auth.KindComplaint, r.view, r.decided.seq, smr.Digest{})})
+	seq := r.decided.seq
+	if why == suspicion {
+		seq = maxPosition // decisions are no answer to it: a censor decides, of others
+	}
+	r.complaints[r.index] = complaint{made: true, view: r.view, seq: seq, at: r.now}
+	r.send(protocol.Everyone, &Complaint{Vote: r.sign(auth.KindComplaint, r.view, seq, smr.Digest{})})
 	r.join()
 }
 
@@ -159,17 +166,21 @@ func (r *Replica) enter(w smr.View, opening protocol.Message) {
 	r.persist(protocol.Record{Kind: protocol.RecordState, Name: stateView, View: w, Data: appendOpening(opening)})
 	r.note(protocol.EventViewEntered, r.primary(), w, r.decided.seq, "")
 	if r.hasBase {
-		from := r.start.seq
-		if r.base != nil {
-			from = r.base.Seq
-		}
-		r.abandon(from + 1)
+		r.abandon(r.baseSeq() + 1)
 	}
 	if r.primary() == r.p.Self {
 		r.send(protocol.Everyone, opening)
 		r.timers.sent = r.now
 	}
 	r.replay = true
+}
+
+// baseSeq returns the sequence number that the first proposal of the view extends, where known.
+func (r *Replica) baseSeq() smr.SeqNo {
+	if r.base != nil {
+		return r.base.Seq
+	}
+	return r.start.seq
 }
 
 // leave drops what belonged to the view and goes to view w, not yet opened.
