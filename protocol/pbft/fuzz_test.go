@@ -232,3 +232,20 @@ func FuzzRange(f *testing.F) {
 		}
 	})
 }
+
+// Evidence of a vote has a position, or is refused.
+func FuzzEvidence(f *testing.F) {
+	w := newFuzzWorld(f)
+	codec := NewCodec(auth.NewVerifier(w.m, lax{}))
+	digest := w.chain()[0].Digest
+	for _, kind := range []uint8{kindPrepare, kindCommit, kindTimeout} {
+		v := &Vote{Vote: w.vote(2, w.v.Statement(auth.KindPrepare, 1, 1, digest))}
+		f.Add(uint8(2), appendMessage([]byte{kind}, v))
+	}
+	f.Fuzz(func(t *testing.T, from uint8, raw []byte) {
+		mark, err := codec.OpenEvidence(smr.NodeID(from), raw)
+		if _, voter := w.m.Index(smr.NodeID(from)); err == nil && (mark == (protocol.Mark{}) || !voter) {
+			t.Fatalf("%d showed %+v", from, mark)
+		}
+	})
+}
