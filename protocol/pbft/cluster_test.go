@@ -136,7 +136,7 @@ func (c *cluster) boot() {
 func (c *cluster) start(x *node) {
 	p := protocol.Params{
 		Self: x.id, Membership: c.m, Verifier: auth.NewVerifier(c.m, c.scheme), Signer: c.scheme.Signer(uint64(x.id)),
-		Pipeline: 4, Window: 64, BaseTimeout: 200 * time.Millisecond, MaxTimeout: 5 * time.Second,
+		Pipeline: 4, Window: 4096, BaseTimeout: 200 * time.Millisecond, MaxTimeout: 5 * time.Second,
 		Heartbeat: 50 * time.Millisecond, Resend: 100 * time.Millisecond, MaxClockDrift: 50 * time.Millisecond,
 	}
 	if c.params != nil {
