@@ -109,6 +109,7 @@ func (r *replica) dispatch(now time.Time) error {
 	}
 	for _, d := range out.Deliver {
 		r.executor.Deliver(execution.Delivery{Decision: d.Decision, Bundles: d.Bundles, Checkpoint: d.Checkpoint})
+		r.retention.add(deliveredBytes(d.Bundles))
 	}
 	if len(out.Decided) > 0 {
 		r.requests.Decided(out.Decided)
@@ -138,7 +139,9 @@ func (r *replica) dispatch(now time.Time) error {
 		r.store.SetCheckpointCert(out.StableCert.Seq(), out.StableCert.Cert.Bytes())
 	}
 	if out.Truncate > 0 {
-		r.store.Truncate(out.Truncate)
+		if upto := r.retention.stable(out.Truncate); upto > 0 {
+			r.store.Truncate(upto)
+		}
 	}
 	for _, id := range out.StopTimer {
 		r.timers.stop(id)

@@ -134,6 +134,7 @@ type replica struct {
 	durable      uint64
 	executedSeen smr.SeqNo
 	gate         readGate
+	retention    retention
 	events       map[protocol.EventKind]uint64
 }
 
@@ -184,7 +185,7 @@ func start(cfg Config, service smr.Service) (_ *replica, err error) {
 		cfg: cfg, log: cfg.Logger.With("node", uint64(cfg.Node)), cluster: cfg.Genesis.Digest(),
 		inbox: make(chan input, inboxLength), broken: make(chan error, 1), executedC: make(chan struct{}, 1),
 		started: time.Now(), logReads: make(chan engine.LogRead, 16), stopping: make(chan struct{}),
-		timers: newTimers(), events: map[protocol.EventKind]uint64{},
+		timers: newTimers(), retention: retention{keep: logRetentionBytes}, events: map[protocol.EventKind]uint64{},
 	}
 	if r.membership, err = cfg.Genesis.Membership(); err != nil {
 		return nil, err
