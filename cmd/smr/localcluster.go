@@ -153,13 +153,24 @@ func (c *localCluster) await(ctx context.Context, i smr.NodeID, what string, ok 
 			if last = s; ok(s) {
 				return nil
 			}
+			if s.Fenced != "" || s.Mode == "observer" || s.Mode == "state-transfer-needed" {
+				return fmt.Errorf("replica %d is not %s and will not be: %s", i, what, describe(s))
+			}
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("replica %d is not %s: %w; it says %v", i, what, context.Cause(ctx), last)
+			return fmt.Errorf("replica %d is not %s: %w; %s", i, what, context.Cause(ctx), describe(last))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// describe sums up a status for a message.
+func describe(s *adminpb.StatusReply) string {
+	if s == nil {
+		return "it never answered"
+	}
+	return fmt.Sprintf("it says: %s, view %d, decided %d, executed %d, certified %d; %s", s.Mode, s.View, s.Decided, s.Executed, s.Certified, note(s))
 }
 
 // ended returns an error if replica i, which should run, ended.
