@@ -300,7 +300,7 @@ type Status struct {
 	Time      int64         // agreed time at Decided
 	Voted     Mark          // own highest vote
 	Locked    Mark          // own lock
-	Certified smr.SeqNo     // highest sequence number known certified by a quorum, decided here or not
+	Certified smr.SeqNo     // highest sequence number proven final by a quorum, decided here or not
 	InFlight  int           // proposed, undecided batches
 	Timeout   time.Duration // the current view's
 	Since     time.Time     // entry into the current view

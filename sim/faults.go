@@ -19,6 +19,9 @@ func (c *cluster) schedule() {
 	for range p.crashes {
 		c.clk.after(when(), func() { c.kill(c.someone()) })
 	}
+	for range p.isolations {
+		c.clk.after(when(), c.isolate)
+	}
 	for range p.pauses {
 		c.clk.after(when(), func() { c.pause(pick(c.rng, c.someone(), c.primary())) })
 	}
@@ -41,7 +44,19 @@ func (c *cluster) schedule() {
 	if p.deadInRow > 0 {
 		c.clk.after(when(), c.killInRow)
 	}
+	if p.behaviour == "twins" {
+		c.takeSides()
+	}
 	c.clk.after(p.chaos, c.heal)
+}
+
+// takeSides divides the replicas between the twins anew, again and again.
+func (c *cluster) takeSides() {
+	for i := range c.side {
+		c.side[i] = c.rng.chance(0.5)
+	}
+	c.trace.event("sides", 0)
+	c.clk.after(c.rng.exponential(2*c.plan.timeout), c.takeSides)
 }
 
 // budget is how many more correct replicas may be down now.
@@ -169,7 +184,20 @@ func (c *cluster) partition() {
 	c.rng.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
 	side := ids[:1+c.rng.IntN(len(ids)/2)]
 	slices.Sort(side)
-	oneWay := c.rng.chance(0.4)
+	c.cut(side, c.rng.chance(0.4))
+}
+
+// isolate cuts off the primary of the moment, unless it is Byzantine: the next one gets its turn.
+func (c *cluster) isolate() {
+	id := c.primary()
+	if c.healed || id == 0 || c.nodes[id-1].byzantine {
+		return
+	}
+	c.counts.Partitions++
+	c.cut([]smr.NodeID{id}, c.rng.chance(0.3))
+}
+
+func (c *cluster) cut(side []smr.NodeID, oneWay bool) {
 	c.trace.event("partition", 0, uint64(len(side)), uint64(side[0]))
 	c.net.split(side, oneWay)
 	c.clk.after(c.rng.exponential(2*c.plan.timeout), func() {

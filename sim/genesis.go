@@ -40,9 +40,17 @@ func (c *cluster) build(seed uint64) error {
 		}
 		c.nodes = append(c.nodes, n)
 	}
+	c.side = make([]bool, p.n+1)
 	for _, id := range p.byzantine {
 		n := c.nodes[id-1]
 		n.byzantine = true
+		if p.behaviour == "twins" {
+			if n.twin, err = newNode(c, id, signers[id-1], admitted); err != nil {
+				return err
+			}
+			n.twin.byzantine, n.twin.second = true, true
+			continue
+		}
 		n.adversary, err = c.options.Adversary(AdversaryConfig{
 			Behaviour: p.behaviour, Self: id, Membership: c.members, Verifier: auth.NewVerifier(c.members, c.scheme),
 			Signer: signers[id-1], Rand: rand.New(rand.NewPCG(c.rng.Uint64(), uint64(id))),

@@ -22,6 +22,8 @@ type node struct {
 	id        smr.NodeID
 	byzantine bool
 	adversary Adversary
+	twin      *node // a second engine with the same key, which talks to the other side
+	second    bool  // this is a twin
 	verifier  *auth.Verifier
 	decoder   *engine.Decoder
 	signer    *watchSigner
@@ -131,11 +133,19 @@ func (n *node) restart() {
 	if !n.byzantine {
 		n.checkRestart()
 	}
+	if n.twin != nil {
+		n.twin.restart()
+	}
 	for _, peer := range n.c.nodes {
 		if peer.up && peer.id != n.id {
 			n.c.net.connect(n.id, peer.id)
 		}
 	}
+}
+
+// hidden reports whether a twin does not talk to a replica: that is the other one's.
+func (n *node) hidden(peer smr.NodeID) bool {
+	return (n.twin != nil || n.second) && n.c.side[peer] == n.second
 }
 
 // checkRestart demands that nothing that was durable, or that others were told, is forgotten.
@@ -159,6 +169,9 @@ func (n *node) crash() {
 	n.engine, n.requests, n.timers = nil, nil, nil
 	n.exec.end()
 	n.disk.crash()
+	if n.twin != nil {
+		n.twin.crash()
+	}
 }
 
 // input runs one engine call and does what it asks for.
@@ -285,6 +298,9 @@ func (n *node) send(f engine.Frame) {
 		n.signer.leaving(f.Payload, func(s auth.Statement) { n.c.oracle.vote(n.id, s) })
 	}
 	for _, to := range f.To {
+		if n.hidden(to) {
+			continue
+		}
 		if n.adversary != nil {
 			n.adversary.Outgoing(n.now(), to, f.Class, f.Kind, f.Payload, func(to smr.NodeID, class wire.Class, kind uint8, payload []byte) {
 				n.c.net.send(auth.NodeIdentity(n.id), auth.NodeIdentity(to), class, kind, payload)
@@ -305,6 +321,9 @@ func (n *node) reply(client smr.ClientID, class wire.Class, payload []byte) {
 
 // connected says that the path to a peer works again.
 func (n *node) connected(peer smr.NodeID) {
+	if n.twin != nil {
+		n.twin.connected(peer)
+	}
 	if n.up && n.c.nodes[peer-1].up {
 		n.unlessPaused(func() {
 			n.c.trace.event("connect", uint64(n.id), uint64(peer))
@@ -318,6 +337,12 @@ const maxWaiting = 4000
 
 // frame takes what the network brings.
 func (n *node) frame(from auth.Identity, class wire.Class, kind uint8, payload []byte) {
+	if n.twin != nil {
+		n.twin.frame(from, class, kind, payload)
+	}
+	if peer, ok := from.Node(); ok && n.hidden(peer) {
+		return
+	}
 	if !n.up {
 		n.c.net.lost++
 		return
@@ -435,7 +460,8 @@ func (n *node) describe() string {
 	if n.byzantine {
 		who = " byzantine"
 	}
-	s := n.status()
-	return fmt.Sprintf("%d%s view %d voting %v changing %v tip %d prepared %d decided %d executed %d stable %d certified %d in flight %d stranded %v",
-		n.id, who, s.View, s.Voting, s.Changing, s.Tip, s.Prepared, s.Decided, n.exec.core.Executed(), s.Stable, s.Certified, s.InFlight, n.stranded())
+	e := n.engine.Status()
+	s := e.Ordering
+	return fmt.Sprintf("%d%s view %d voting %v changing %v tip %d prepared %d decided %d executed %d stable %d certified %d in flight %d pool %d proposable %d wanted %d mode %s",
+		n.id, who, s.View, s.Voting, s.Changing, s.Tip, s.Prepared, s.Decided, n.exec.core.Executed(), s.Stable, s.Certified, s.InFlight, e.Pool.Bundles, e.Pool.Proposable, e.Pool.Wanted, e.Mode)
 }

@@ -60,7 +60,6 @@ type plan struct {
 	n, clients int
 	byzantine  []smr.NodeID
 	behaviour  string
-	twins      bool
 	ed25519    bool
 
 	// Workload.
@@ -95,6 +94,7 @@ type plan struct {
 	// Faults, between faultsFrom and faultsUntil.
 	chaos        time.Duration // end of faults
 	crashes      int
+	isolations   int // of the primary of the moment, if it is correct
 	pauses       int // replicas that stand still for a while, and go on
 	primaryKills int
 	powerLosses  int
@@ -150,16 +150,23 @@ var scenarios = []scenario{
 	}},
 	{"equivocate", true, func(r random, p *plan) {
 		p.behaviour = "equivocate"
-		p.twins = r.chance(0.3)
+		p.crashes, p.powerLosses = r.IntN(3), r.IntN(2)
+	}},
+	{"twins", true, func(r random, p *plan) {
+		p.behaviour = "twins"
+		p.partitions, p.powerLosses = r.IntN(3), r.IntN(2)
 	}},
 	{"withhold", true, func(r random, p *plan) { p.behaviour = "withhold" }},
 	{"two-new-views", true, func(r random, p *plan) {
 		p.behaviour = "two-new-views"
+		p.loss = 0.1 * r.Float64()
 		p.primaryKills, p.powerLosses = 1+r.IntN(3), r.IntN(3)
 		p.partitions = 1 + r.IntN(4)
 	}},
 	{"lie", true, func(r random, p *plan) {
 		p.behaviour = "lie"
+		p.loss = 0.02 + 0.13*r.Float64()
+		p.isolations = 2 + r.IntN(6)
 		p.partitions, p.powerLosses = 1+r.IntN(5), r.IntN(2)
 	}},
 	{"silent", true, func(r random, p *plan) { p.behaviour = "silent" }},
@@ -182,6 +189,7 @@ func (p *plan) season(r random) {
 	p.powerLosses += r.IntN(2)
 	p.partitions += r.IntN(3)
 	p.pauses += r.IntN(3)
+	p.isolations += r.IntN(3)
 }
 
 // draw makes the plan of a run.
@@ -241,11 +249,13 @@ func draw(r random, o Options) (plan, error) {
 		p.season(r)
 	}
 	if s.byzantine {
-		ids := r.Perm(p.n)
-		for _, i := range ids[:1+r.IntN(quorum.Byzantine.MaxFaults(p.n))] {
-			p.byzantine = append(p.byzantine, smr.NodeID(i+1))
+		// Neighbours in the rotation, often the first to lead.
+		at := pick(r, 0, 0, 1, r.IntN(p.n))
+		for i := range 1 + r.IntN(quorum.Byzantine.MaxFaults(p.n)) {
+			p.byzantine = append(p.byzantine, smr.NodeID((at+i)%p.n+1))
 		}
 		slices.Sort(p.byzantine)
+		p.isolations += r.IntN(6)
 	}
 	return p, nil
 }

@@ -18,8 +18,8 @@ func (r *Replica) Status() protocol.Status {
 	if r.top != nil {
 		st.Certified = max(st.Certified, r.top.Core.Seq)
 	}
+	// A prepared tail is not Certified: a later view may pass over it, and then nobody's log ever holds it.
 	st.Prepared = max(r.decided.seq, r.tail)
-	st.Certified = max(st.Certified, st.Prepared)
 	return st
 }
 

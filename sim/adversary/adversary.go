@@ -31,10 +31,11 @@ type Strategy struct {
 	rng  *rand.Rand
 	act  func(f frame, emit Emit)
 
-	side  map[smr.NodeID]bool // the replicas that are told the other story
-	story map[smr.Digest]smr.Digest
-	cores map[smr.Digest][]byte
-	heard map[uint64]map[smr.NodeID]*pbftpb.Timeout // by view
+	rarely byte                // one proposal in so many is told in two ways
+	side   map[smr.NodeID]bool // the replicas that are told the other story
+	story  map[smr.Digest]smr.Digest
+	cores  map[smr.Digest][]byte
+	heard  map[uint64]map[smr.NodeID]*pbftpb.Timeout // by view
 }
 
 // frame is what the honest engine wants to send to one replica.
@@ -53,7 +54,7 @@ func Behaviours() []string {
 // New returns the strategy of a behaviour. rng is the strategy's own.
 func New(behaviour string, self smr.NodeID, m *quorum.Membership, v *auth.Verifier, sign auth.Signer, rng *rand.Rand) (*Strategy, error) {
 	s := &Strategy{
-		self: self, m: m, v: v, sign: sign, rng: rng,
+		self: self, m: m, v: v, sign: sign, rng: rng, rarely: 1,
 		side: map[smr.NodeID]bool{}, story: map[smr.Digest]smr.Digest{}, cores: map[smr.Digest][]byte{},
 		heard: map[uint64]map[smr.NodeID]*pbftpb.Timeout{},
 	}
@@ -62,6 +63,7 @@ func New(behaviour string, self smr.NodeID, m *quorum.Membership, v *auth.Verifi
 	}
 	switch behaviour {
 	case "equivocate":
+		s.rarely = []byte{1, 4, 16}[rng.IntN(3)]
 		s.act = s.equivocate
 	case "withhold":
 		s.act = s.withholding()
@@ -164,8 +166,8 @@ func (s *Strategy) equivocate(f frame, emit Emit) {
 	f.pass(emit)
 }
 
-// lie carries no lock, or an old one, in its timeouts, and opens the views that it leads on the
-// lowest lock that some quorum of timeouts allows.
+// lie votes towards one side only, so that locks differ; carries no lock in its timeouts; and opens
+// the views that it leads on the lowest lock that some quorum of timeouts allows.
 func (s *Strategy) lie(f frame, emit Emit) {
 	if f.class == wire.ClassProtocol {
 		switch f.kind {
@@ -177,6 +179,10 @@ func (s *Strategy) lie(f frame, emit Emit) {
 		case kindProposal:
 			if other, ok := s.lowestOpening(f.payload); ok {
 				emit(f.to, f.class, f.kind, other)
+				return
+			}
+		case kindPrepare, kindCommit:
+			if !s.side[f.to] {
 				return
 			}
 		case kindTimeoutCertificate:

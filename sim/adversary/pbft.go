@@ -74,6 +74,9 @@ func (s *Strategy) otherProposal(payload []byte, grandparent bool) ([]byte, bool
 		return nil, false
 	}
 	was := digestOf(p.Header)
+	if _, forked := s.story[smr.Digest(p.Header[parentAt:parentAt+32])]; !forked && was[1]%s.rarely != 0 {
+		return nil, false // be honest for a while, and so stay primary
+	}
 	h := append([]byte(nil), p.Header...)
 	s.cores[was] = append([]byte(nil), p.Header[:coreBytes]...)
 	parent := smr.Digest(h[parentAt : parentAt+32])
