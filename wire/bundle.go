@@ -56,10 +56,14 @@ func DecodeBundle(raw []byte) (*smr.Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n := countField(body, 8, smr.MaxBundleOps); n > smr.MaxBundleOps {
-		return nil, fmt.Errorf("%w: more than %d ops", ErrBundle, smr.MaxBundleOps)
+	counts, err := bodySchema.Check(body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBundle, err)
 	}
 	var p wirepb.BundleBody
+	if n := counts[0]; n > 0 {
+		p.Ops = make([][]byte, 0, n)
+	}
 	if err := p.UnmarshalVTUnsafe(body); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBundle, err)
 	}
@@ -123,29 +127,6 @@ func splitBundle(raw []byte) (body, sig []byte, err error) {
 	return body, sig, nil
 }
 
-// countField counts occurrences of a field in an encoded message, stopping above most; malformed
-// input counts what precedes it.
-func countField(b []byte, field protowire.Number, most int) int {
-	count := 0
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return count
-		}
-		m := protowire.ConsumeFieldValue(num, typ, b[n:])
-		if m < 0 {
-			return count
-		}
-		if num == field {
-			if count++; count > most {
-				return count
-			}
-		}
-		b = b[n+m:]
-	}
-	return count
-}
-
 // BundleItem returns the signature check that b needs, for a batch.
 func BundleItem(cluster smr.ClusterID, b *smr.Bundle) auth.Item {
 	body, sig, err := splitBundle(b.Raw)
@@ -181,10 +162,11 @@ func EncodeBundles(bundles []*smr.Bundle) []byte {
 // DecodeBundles reads a payload of bundles: at most MaxBatchBundles of them, shapes checked,
 // signatures not. The result aliases payload.
 func DecodeBundles(payload []byte) ([]*smr.Bundle, error) {
-	if countField(payload, 1, smr.MaxBatchBundles) > smr.MaxBatchBundles {
-		return nil, fmt.Errorf("%w: more than %d bundles", ErrBundle, smr.MaxBatchBundles)
+	counts, err := bundlesSchema.Check(payload)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBundle, err)
 	}
-	var m wirepb.Bundles
+	m := wirepb.Bundles{Bundles: make([][]byte, 0, counts[0])}
 	if err := m.UnmarshalVTUnsafe(payload); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBundle, err)
 	}

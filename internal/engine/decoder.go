@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
 	"github.com/atlas-smr/smr/internal/pb/wirepb"
@@ -91,7 +89,7 @@ func (d *Decoder) decode(from smr.NodeID, class wire.Class, kind uint8, payload 
 	switch class {
 	case wire.ClassProtocol:
 		var p wirepb.ProtocolMessage
-		if err := checkedUnmarshal(&p, payload, 3); err != nil {
+		if err := unpack(&p, &protocolSchema, payload); err != nil {
 			return nil, err
 		}
 		return d.ordering(from, kind, &p)
@@ -151,9 +149,6 @@ func (d *Decoder) ordering(origin smr.NodeID, kind uint8, p *wirepb.ProtocolMess
 	if smr.Epoch(p.Epoch) != d.verifier.Membership().Epoch() {
 		return nil, fmt.Errorf("epoch %d, want %d", p.Epoch, d.verifier.Membership().Epoch())
 	}
-	if len(p.Bundles) > smr.MaxBatchBundles {
-		return nil, errors.New("too many bundles")
-	}
 	bundles := make([]*smr.Bundle, len(p.Bundles))
 	total := 0
 	for i, raw := range p.Bundles {
@@ -180,10 +175,7 @@ type selfSigned interface{ Signed(kind uint8) bool }
 
 func (d *Decoder) relayed(payload []byte) (Inbound, error) {
 	var f wirepb.ForwardedProtocol
-	if len(payload) > 0 && countMessageBundles(payload) > smr.MaxBatchBundles {
-		return nil, errors.New("too many bundles")
-	}
-	if err := f.UnmarshalVTUnsafe(payload); err != nil {
+	if err := unpack(&f, &relayedSchema, payload); err != nil {
 		return nil, err
 	}
 	s, ok := d.codec.(selfSigned)
@@ -224,10 +216,7 @@ func decodeFetch(kind uint8, payload []byte) (Inbound, error) {
 		return nil, errKind
 	}
 	var p wirepb.FetchBundles
-	if countField(payload, 1, MaxFetchIDs) > MaxFetchIDs {
-		return nil, errors.New("too many ids")
-	}
-	if err := p.UnmarshalVTUnsafe(payload); err != nil {
+	if err := unpack(&p, &fetchSchema, payload); err != nil {
 		return nil, err
 	}
 	m := fetchBundles{ids: make([]smr.BundleID, len(p.Ids))}
@@ -240,55 +229,21 @@ func decodeFetch(kind uint8, payload []byte) (Inbound, error) {
 	return m, nil
 }
 
-type unsafeMessage interface{ UnmarshalVTUnsafe([]byte) error }
+// What the messages may hold: see wire.Schema.
+var (
+	protocolSchema = wire.Schema{Fields: wire.Fields(1, 2, 3, 4), Repeats: []wire.Repeat{
+		{Field: 3, Most: smr.MaxBatchBundles, Least: wire.LeastBundleBytes},
+	}}
+	relayedSchema = wire.Schema{Fields: wire.Fields(1, 2), Repeats: []wire.Repeat{{Field: 2, Most: 1, In: &protocolSchema}}}
+	fetchSchema   = wire.Schema{Fields: wire.Fields(1), Repeats: []wire.Repeat{{Field: 1, Most: MaxFetchIDs, Least: len(smr.BundleID{})}}}
+)
 
-// checkedUnmarshal refuses more than smr.MaxBatchBundles occurrences of a repeated field before it
-// allocates for them.
-func checkedUnmarshal(m unsafeMessage, payload []byte, field protowire.Number) error {
-	if countField(payload, field, smr.MaxBatchBundles) > smr.MaxBatchBundles {
-		return errors.New("too many bundles")
+// unpack reads a message that its schema allows. It may alias payload.
+func unpack(m interface{ UnmarshalVTUnsafe([]byte) error }, s *wire.Schema, payload []byte) error {
+	if _, err := s.Check(payload); err != nil {
+		return err
 	}
 	return m.UnmarshalVTUnsafe(payload)
-}
-
-func countField(b []byte, field protowire.Number, most int) int {
-	count := 0
-	for len(b) > 0 && count <= most {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			break
-		}
-		m := protowire.ConsumeFieldValue(num, typ, b[n:])
-		if m < 0 {
-			break
-		}
-		if num == field {
-			count++
-		}
-		b = b[n+m:]
-	}
-	return count
-}
-
-// countMessageBundles counts the bundles in every occurrence of field 2 of a ForwardedProtocol.
-func countMessageBundles(b []byte) int {
-	count := 0
-	for len(b) > 0 && count <= smr.MaxBatchBundles {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			break
-		}
-		m := protowire.ConsumeFieldValue(num, typ, b[n:])
-		if m < 0 {
-			break
-		}
-		if num == 2 && typ == protowire.BytesType {
-			v, _ := protowire.ConsumeBytes(b[n:])
-			count += countField(v, 3, smr.MaxBatchBundles)
-		}
-		b = b[n+m:]
-	}
-	return count
 }
 
 // encodeOrdering returns the payload of an ordering's message with attached bundles.

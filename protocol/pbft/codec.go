@@ -24,6 +24,10 @@ const (
 	maxAnswerBytes   = 512 << 10
 )
 
+// maxPayloadBytes bounds a message: the header of a full batch, or an answer, and the certificates
+// of a large membership fit several times. A longer one is refused before it is unpacked.
+const maxPayloadBytes = 1 << 20
+
 // The ways a message is refused.
 var (
 	ErrMessage = errors.New("bad pbft message")
@@ -32,6 +36,9 @@ var (
 
 // Decode implements protocol.Codec.
 func (c *Codec) Decode(from smr.NodeID, kind uint8, payload []byte) (protocol.Message, error) {
+	if len(payload) > maxPayloadBytes {
+		return nil, fmt.Errorf("%w: %d bytes", ErrMessage, len(payload))
+	}
 	switch kind {
 	case kindProposal:
 		return c.decodeProposal(payload)

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
 	"github.com/atlas-smr/smr/internal/pb/wirepb"
@@ -87,7 +85,7 @@ func EncodeViewReply(r ViewReply, lock, evidence []byte) []byte {
 // DecodeViewQuery reads a ViewQuery.
 func DecodeViewQuery(payload []byte) (ViewQuery, error) {
 	var p wirepb.ViewQuery
-	if err := p.UnmarshalVT(payload); err != nil {
+	if err := unpack(&p, &viewQuerySchema, payload); err != nil {
 		return ViewQuery{}, fmt.Errorf("%w: view query: %w", ErrMessage, err)
 	}
 	return ViewQuery{ID: p.Id}, nil
@@ -98,7 +96,7 @@ func DecodeViewQuery(payload []byte) (ViewQuery, error) {
 // ever having enough answers.
 func DecodeViewReply(codec protocol.Codec, payload []byte) (ViewReply, error) {
 	var p wirepb.ViewReply
-	if err := p.UnmarshalVTUnsafe(payload); err != nil {
+	if err := unpack(&p, &viewReplySchema, payload); err != nil {
 		return ViewReply{}, fmt.Errorf("%w: view reply: %w", ErrMessage, err)
 	}
 	r := ViewReply{
@@ -129,7 +127,7 @@ func EncodeLogRequest(q LogRequest) []byte {
 // DecodeLogRequest reads a LogRequest; MaxBytes is clamped to MaxLogBytes.
 func DecodeLogRequest(payload []byte) (LogRequest, error) {
 	var p wirepb.LogRequest
-	if err := p.UnmarshalVT(payload); err != nil {
+	if err := unpack(&p, &logRequestSchema, payload); err != nil {
 		return LogRequest{}, fmt.Errorf("%w: log request: %w", ErrMessage, err)
 	}
 	if p.Upto <= p.After {
@@ -195,14 +193,8 @@ func entryBytes(e LogEntry) int {
 // none are checked), their agreement with the headers, and the proof. Only the link to the own
 // chain (After, Parent) is left to the receiver. The result aliases payload.
 func DecodeLogReply(v *auth.Verifier, codec protocol.Codec, scheme auth.Scheme, payload []byte) (*LogReply, error) {
-	if countField(payload, 3, MaxLogEntries) > MaxLogEntries || countField(payload, 4, MaxLogEntries) > MaxLogEntries {
-		return nil, fmt.Errorf("%w: log reply: more than %d entries", ErrMessage, MaxLogEntries)
-	}
-	if most := len(payload) / auth.SignatureBytes; countBundles(payload, most) > most {
-		return nil, fmt.Errorf("%w: log reply: more bundles than their signatures leave room for", ErrMessage)
-	}
 	var p wirepb.LogReply
-	if err := p.UnmarshalVTUnsafe(payload); err != nil {
+	if err := unpack(&p, &logReplySchema, payload); err != nil {
 		return nil, fmt.Errorf("%w: log reply: %w", ErrMessage, err)
 	}
 	r := &LogReply{ID: p.Id, After: smr.SeqNo(p.After), First: smr.SeqNo(p.FirstLogged), Bytes: len(payload)}
@@ -210,11 +202,12 @@ func DecodeLogReply(v *auth.Verifier, codec protocol.Codec, scheme auth.Scheme, 
 		return r, nil
 	}
 	rng := protocol.Range{Proof: p.Proof}
-	var all []*smr.Bundle
+	count := 0
+	for _, e := range p.Entries {
+		count += len(e.Bundles)
+	}
+	all := make([]*smr.Bundle, 0, count)
 	for i, e := range p.Entries {
-		if e == nil || len(e.Bundles) > smr.MaxBatchBundles {
-			return nil, fmt.Errorf("%w: log reply: entry %d has too many bundles", ErrMessage, i)
-		}
 		bundles := make([]*smr.Bundle, len(e.Bundles))
 		for j, raw := range e.Bundles {
 			b, err := wire.DecodeBundle(raw)
@@ -265,47 +258,27 @@ func matchRefs(r *LogReply) error {
 	return nil
 }
 
-// countField counts the occurrences of a field, stopping above most.
-func countField(b []byte, field protowire.Number, most int) int {
-	count := 0
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return count
-		}
-		m := protowire.ConsumeFieldValue(num, typ, b[n:])
-		if m < 0 {
-			return count
-		}
-		if num == field {
-			if count++; count > most {
-				return count
-			}
-		}
-		b = b[n+m:]
-	}
-	return count
-}
+// What the messages may hold: see wire.Schema.
+var (
+	viewQuerySchema  = wire.Schema{Fields: wire.Fields(1)}
+	viewReplySchema  = wire.Schema{Fields: wire.Fields(1, 2, 3, 7, 8, 9, 10, 11)}
+	logRequestSchema = wire.Schema{Fields: wire.Fields(1, 2, 3, 4)}
+	logEntrySchema   = wire.Schema{Fields: wire.Fields(1, 2), Repeats: []wire.Repeat{
+		{Field: 2, Most: smr.MaxBatchBundles, Least: wire.LeastBundleBytes},
+	}}
+	logReplySchema = wire.Schema{Fields: wire.Fields(1, 2, 3, 4, 5, 6), Repeats: []wire.Repeat{
+		{Field: 3, Most: MaxLogEntries, In: &logEntrySchema}, {Field: 4, Most: MaxLogEntries},
+	}}
+	rootVoteSchema = wire.Schema{Fields: wire.Fields(1, 2, 3, 4)}
+	rootCertSchema = wire.Schema{Fields: wire.Fields(1, 2, 3, 4)}
+)
 
-// countBundles counts the bundles in all entries of a log reply, stopping above most.
-func countBundles(b []byte, most int) int {
-	count := 0
-	for len(b) > 0 && count <= most {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			break
-		}
-		m := protowire.ConsumeFieldValue(num, typ, b[n:])
-		if m < 0 {
-			break
-		}
-		if num == 3 && typ == protowire.BytesType {
-			v, _ := protowire.ConsumeBytes(b[n:])
-			count += countField(v, 2, most)
-		}
-		b = b[n+m:]
+// unpack reads a message that its schema allows. It may alias payload.
+func unpack(m interface{ UnmarshalVTUnsafe([]byte) error }, s *wire.Schema, payload []byte) error {
+	if _, err := s.Check(payload); err != nil {
+		return err
 	}
-	return count
+	return m.UnmarshalVTUnsafe(payload)
 }
 
 type encodable interface{ MarshalVT() ([]byte, error) }
