@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,8 @@ import (
 const actAsSMR = "SMR_TEST_ACT_AS_SMR"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(actAsSMR) != "" {
+	// A fuzz worker inherits the variable and is no command.
+	if os.Getenv(actAsSMR) != "" && !slices.Contains(os.Args, "-test.fuzzworker") {
 		main()
 		return
 	}
