@@ -151,20 +151,26 @@ func (e *Engine) decide(now time.Time, d protocol.Decision, out *Output) {
 // conclude delivers a decision and settles its bundles; see store.decide for held.
 func (e *Engine) conclude(now time.Time, d protocol.Decision, bundles []*smr.Bundle, held bool, out *Output) {
 	e.deliver.push(Delivery{Decision: d, Bundles: bundles})
-	e.watch.decided(now, bundles)
+	var fresh []*entry // repetitions earn nothing
 	for _, b := range bundles {
 		x, ok := e.store.get(b.ID)
 		if !ok {
 			continue
 		}
 		e.watch.settle(x)
-		e.watch.passed(x)
+		if !x.decided && !e.store.recent.has(b.ID) {
+			fresh = append(fresh, x)
+		}
 		e.store.decide(x, held)
 		for _, c := range e.store.covered(b) {
 			e.watch.settle(c)
 			e.store.stop(c)
 		}
 		out.Decided = append(out.Decided, b.ID)
+	}
+	e.watch.decided(now, fresh)
+	if held {
+		e.watch.passed(fresh, e.cfg.Limits.OvertakeBytes/256)
 	}
 }
 

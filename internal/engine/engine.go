@@ -53,7 +53,7 @@ func New(cfg Config) *Engine {
 	_, ok := m.Member(self)
 	invariant.Check(ok, "node %d is not a member", self)
 	e := &Engine{
-		cfg: cfg, self: self, ord: cfg.Factory.New(cfg.Params), codec: cfg.Factory.NewCodec(cfg.Params.Verifier),
+		cfg: cfg, self: self, codec: cfg.Factory.NewCodec(cfg.Params.Verifier),
 		roots: transfer.NewRoots(self, cfg.Params.Verifier, cfg.Params.Signer),
 		view:  transfer.NewView(self, m, cfg.RetryTime),
 		log:   transfer.NewLog(self, m, transfer.LogConfig{Retry: max(4*cfg.RetryTime, cfg.Params.BaseTimeout), MaxBytes: 4 << 20, MaxHeld: 64 << 20}),
@@ -69,6 +69,9 @@ func New(cfg Config) *Engine {
 	}
 	e.store = newStore(cfg.Limits, e.members)
 	e.fetch.init()
+	params := cfg.Params
+	params.Length = e.store.length
+	e.ord = cfg.Factory.New(params)
 	return e
 }
 

@@ -94,6 +94,14 @@ func (s *store) get(id smr.BundleID) (*entry, bool) {
 	return e, ok
 }
 
+// length returns the encoded length of a bundle that is here, else zero.
+func (s *store) length(id smr.BundleID) int {
+	if e, ok := s.all[id]; ok {
+		return len(e.b.Raw)
+	}
+	return 0
+}
+
 // dropDuplicate is why a bundle is not pooled that waits already or was decided.
 const dropDuplicate = "bundle-duplicate"
 

@@ -16,16 +16,20 @@ const forwardBytes = 512 << 10
 // watch looks whether the primary does its duty: stall, censorship, slowness.
 type watch struct {
 	lastDecision time.Time
+	lastProgress time.Time // the last decision of anything new
 	entered      time.Time // view entry
 	watched      []*entry  // forwarded and undecided, oldest arrival first
 	slow         slowness
 }
 
-// decided stops the stall clock and measures throughput.
-func (w *watch) decided(now time.Time, bundles []*smr.Bundle) {
+// decided stops the stall clock and measures throughput, by what was decided for the first time.
+func (w *watch) decided(now time.Time, fresh []*entry) {
 	w.lastDecision = now
-	for _, b := range bundles {
-		w.slow.bytes += len(b.Raw)
+	if len(fresh) > 0 {
+		w.lastProgress = now
+	}
+	for _, x := range fresh {
+		w.slow.bytes += len(x.b.Raw)
 	}
 }
 
@@ -39,14 +43,19 @@ func (w *watch) settle(x *entry) {
 	}
 }
 
-// passed counts a decided bundle against the watched ones that were forwarded before it arrived.
-func (w *watch) passed(x *entry) {
-	if x.arrival == 0 {
-		return
-	}
+// passed counts a decision against the watched bundles that were forwarded before those it decided
+// arrived; what never waited here came later, with its proposal. A small decision counts as least
+// bytes, so that a trickle does not hide a victim.
+func (w *watch) passed(fresh []*entry, least int) {
 	for _, y := range w.watched {
-		if y.mark < x.arrival && !y.inFlight() {
-			y.overtaken += len(x.b.Raw)
+		n := 0
+		for _, x := range fresh {
+			if x.arrival == 0 || y.mark < x.arrival {
+				n += len(x.b.Raw)
+			}
+		}
+		if n > 0 && !y.inFlight() {
+			y.overtaken += max(n, least)
 		}
 	}
 }
@@ -54,7 +63,7 @@ func (w *watch) passed(x *entry) {
 // viewEntered restarts every clock.
 func (e *Engine) viewEntered(now time.Time) {
 	w := &e.watch
-	w.entered, w.lastDecision = now, now
+	w.entered, w.lastDecision, w.lastProgress = now, now, now
 	for _, x := range w.watched {
 		x.forwarded, x.overtaken = now, 0
 	}
@@ -117,8 +126,8 @@ func (e *Engine) suspect(now time.Time, st protocol.Status, out *Output) {
 	var late []smr.BundleID
 	for _, x := range w.watched {
 		since := x.forwarded
-		if since.Before(w.lastDecision) {
-			since = w.lastDecision
+		if since.Before(w.lastProgress) {
+			since = w.lastProgress
 		}
 		if x.overtaken > e.cfg.Limits.OvertakeBytes || !x.inFlight() && now.Sub(since) > st.Timeout {
 			late = append(late, x.b.ID)
@@ -140,10 +149,10 @@ func (e *Engine) suspect(now time.Time, st protocol.Status, out *Output) {
 	e.absorb(now, out)
 }
 
-// stalled: known work and no decision within the view's timeout.
+// stalled: known work and no decision of anything new within the view's timeout.
 func (e *Engine) stalled(now time.Time, st protocol.Status) bool {
 	since := e.store.head.next.since
-	for _, t := range []time.Time{e.watch.lastDecision, e.watch.entered, st.Since} {
+	for _, t := range []time.Time{e.watch.lastProgress, e.watch.entered, st.Since} {
 		if since.Before(t) {
 			since = t
 		}
