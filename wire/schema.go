@@ -25,9 +25,9 @@ type Schema struct {
 // the last value stays, and bytes are not copied by the unsafe decoders.
 type Repeat struct {
 	Field protowire.Number
-	Most  int     // occurrences
-	Least int     // bytes of each occurrence: what its own decoder would refuse is not unpacked
-	In    *Schema // of a message in it; nil for bytes
+	Most  int      // occurrences
+	Least int      // bytes of each occurrence: what its own decoder would refuse is not unpacked
+	In    []Schema // the one schema of a message in it; none for bytes
 }
 
 // Fields returns the set of these field numbers, each below 64.
@@ -43,7 +43,7 @@ type Counts [4]int
 
 // Check walks b, which it neither keeps nor unpacks. It allocates nothing unless it refuses. With
 // the counts a caller can make room at once.
-func (s *Schema) Check(b []byte) (counts Counts, err error) {
+func (s Schema) Check(b []byte) (counts Counts, err error) {
 	if len(s.Repeats) > len(counts) {
 		panic("a schema of more repeated fields")
 	}
@@ -82,9 +82,10 @@ func (r *Repeat) check(typ protowire.Type, value []byte) error {
 	if len(v) < r.Least {
 		return fmt.Errorf("%w: field %d of %d bytes", ErrSchema, r.Field, len(v))
 	}
-	if r.In != nil {
-		_, err := r.In.Check(v)
-		return err
+	for _, in := range r.In {
+		if _, err := in.Check(v); err != nil {
+			return err
+		}
 	}
 	return nil
 }

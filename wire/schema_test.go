@@ -10,8 +10,8 @@ import (
 )
 
 func TestASchemaRefusesBeforeAnythingIsUnpacked(t *testing.T) {
-	inner := &Schema{Fields: Fields(1), Repeats: []Repeat{{Field: 1, Most: 2, Least: 3}}}
-	s := &Schema{Fields: Fields(1, 2, 3), Repeats: []Repeat{{Field: 2, Most: 2, In: inner}}}
+	inner := Schema{Fields: Fields(1), Repeats: []Repeat{{Field: 1, Most: 2, Least: 3}}}
+	s := Schema{Fields: Fields(1, 2, 3), Repeats: []Repeat{{Field: 2, Most: 2, In: []Schema{inner}}}}
 	field := func(num protowire.Number, v ...byte) []byte {
 		return protowire.AppendBytes(protowire.AppendTag(nil, num, protowire.BytesType), v)
 	}

@@ -89,7 +89,7 @@ func (d *Decoder) decode(from smr.NodeID, class wire.Class, kind uint8, payload 
 	switch class {
 	case wire.ClassProtocol:
 		var p wirepb.ProtocolMessage
-		if err := unpack(&p, &protocolSchema, payload); err != nil {
+		if err := unpack(&p, protocolSchema, payload); err != nil {
 			return nil, err
 		}
 		return d.ordering(from, kind, &p)
@@ -175,7 +175,7 @@ type selfSigned interface{ Signed(kind uint8) bool }
 
 func (d *Decoder) relayed(payload []byte) (Inbound, error) {
 	var f wirepb.ForwardedProtocol
-	if err := unpack(&f, &relayedSchema, payload); err != nil {
+	if err := unpack(&f, relayedSchema, payload); err != nil {
 		return nil, err
 	}
 	s, ok := d.codec.(selfSigned)
@@ -216,7 +216,7 @@ func decodeFetch(kind uint8, payload []byte) (Inbound, error) {
 		return nil, errKind
 	}
 	var p wirepb.FetchBundles
-	if err := unpack(&p, &fetchSchema, payload); err != nil {
+	if err := unpack(&p, fetchSchema, payload); err != nil {
 		return nil, err
 	}
 	m := fetchBundles{ids: make([]smr.BundleID, len(p.Ids))}
@@ -234,12 +234,12 @@ var (
 	protocolSchema = wire.Schema{Fields: wire.Fields(1, 2, 3, 4), Repeats: []wire.Repeat{
 		{Field: 3, Most: smr.MaxBatchBundles, Least: wire.LeastBundleBytes},
 	}}
-	relayedSchema = wire.Schema{Fields: wire.Fields(1, 2), Repeats: []wire.Repeat{{Field: 2, Most: 1, In: &protocolSchema}}}
+	relayedSchema = wire.Schema{Fields: wire.Fields(1, 2), Repeats: []wire.Repeat{{Field: 2, Most: 1, In: []wire.Schema{protocolSchema}}}}
 	fetchSchema   = wire.Schema{Fields: wire.Fields(1), Repeats: []wire.Repeat{{Field: 1, Most: MaxFetchIDs, Least: len(smr.BundleID{})}}}
 )
 
 // unpack reads a message that its schema allows. It may alias payload.
-func unpack(m interface{ UnmarshalVTUnsafe([]byte) error }, s *wire.Schema, payload []byte) error {
+func unpack(m interface{ UnmarshalVTUnsafe([]byte) error }, s wire.Schema, payload []byte) error {
 	if _, err := s.Check(payload); err != nil {
 		return err
 	}

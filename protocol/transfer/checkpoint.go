@@ -20,7 +20,7 @@ func rootStatement(v *auth.Verifier, seq smr.SeqNo, root smr.Digest) auth.Statem
 // DecodeRootVote reads and verifies the vote of from.
 func DecodeRootVote(v *auth.Verifier, from smr.NodeID, payload []byte) (*auth.Vote, error) {
 	var p wirepb.RootVote
-	if err := unpack(&p, &rootVoteSchema, bytes.Clone(payload)); err != nil { // a vote is kept
+	if err := unpack(&p, rootVoteSchema, bytes.Clone(payload)); err != nil { // a vote is kept
 		return nil, fmt.Errorf("%w: root vote: %w", ErrMessage, err)
 	}
 	if p.Seq == 0 || len(p.Root) != len(smr.Digest{}) || smr.Epoch(p.Epoch) != v.Membership().Epoch() {
@@ -42,7 +42,7 @@ func EncodeRootVote(v *auth.Vote) []byte {
 // DecodeRootCert reads and verifies a checkpoint certificate.
 func DecodeRootCert(v *auth.Verifier, payload []byte) (auth.CheckpointCert, error) {
 	var p wirepb.RootCert
-	if err := unpack(&p, &rootCertSchema, payload); err != nil {
+	if err := unpack(&p, rootCertSchema, payload); err != nil {
 		return auth.CheckpointCert{}, fmt.Errorf("%w: root certificate: %w", ErrMessage, err)
 	}
 	if p.Seq == 0 || len(p.Root) != len(smr.Digest{}) || smr.Epoch(p.Epoch) != v.Membership().Epoch() {

@@ -85,7 +85,7 @@ func EncodeViewReply(r ViewReply, lock, evidence []byte) []byte {
 // DecodeViewQuery reads a ViewQuery.
 func DecodeViewQuery(payload []byte) (ViewQuery, error) {
 	var p wirepb.ViewQuery
-	if err := unpack(&p, &viewQuerySchema, payload); err != nil {
+	if err := unpack(&p, viewQuerySchema, payload); err != nil {
 		return ViewQuery{}, fmt.Errorf("%w: view query: %w", ErrMessage, err)
 	}
 	return ViewQuery{ID: p.Id}, nil
@@ -96,7 +96,7 @@ func DecodeViewQuery(payload []byte) (ViewQuery, error) {
 // ever having enough answers.
 func DecodeViewReply(codec protocol.Codec, payload []byte) (ViewReply, error) {
 	var p wirepb.ViewReply
-	if err := unpack(&p, &viewReplySchema, payload); err != nil {
+	if err := unpack(&p, viewReplySchema, payload); err != nil {
 		return ViewReply{}, fmt.Errorf("%w: view reply: %w", ErrMessage, err)
 	}
 	r := ViewReply{
@@ -127,7 +127,7 @@ func EncodeLogRequest(q LogRequest) []byte {
 // DecodeLogRequest reads a LogRequest; MaxBytes is clamped to MaxLogBytes.
 func DecodeLogRequest(payload []byte) (LogRequest, error) {
 	var p wirepb.LogRequest
-	if err := unpack(&p, &logRequestSchema, payload); err != nil {
+	if err := unpack(&p, logRequestSchema, payload); err != nil {
 		return LogRequest{}, fmt.Errorf("%w: log request: %w", ErrMessage, err)
 	}
 	if p.Upto <= p.After {
@@ -194,7 +194,7 @@ func entryBytes(e LogEntry) int {
 // chain (After, Parent) is left to the receiver. The result aliases payload.
 func DecodeLogReply(v *auth.Verifier, codec protocol.Codec, scheme auth.Scheme, payload []byte) (*LogReply, error) {
 	var p wirepb.LogReply
-	if err := unpack(&p, &logReplySchema, payload); err != nil {
+	if err := unpack(&p, logReplySchema, payload); err != nil {
 		return nil, fmt.Errorf("%w: log reply: %w", ErrMessage, err)
 	}
 	r := &LogReply{ID: p.Id, After: smr.SeqNo(p.After), First: smr.SeqNo(p.FirstLogged), Bytes: len(payload)}
@@ -267,14 +267,14 @@ var (
 		{Field: 2, Most: smr.MaxBatchBundles, Least: wire.LeastBundleBytes},
 	}}
 	logReplySchema = wire.Schema{Fields: wire.Fields(1, 2, 3, 4, 5, 6), Repeats: []wire.Repeat{
-		{Field: 3, Most: MaxLogEntries, In: &logEntrySchema}, {Field: 4, Most: MaxLogEntries},
+		{Field: 3, Most: MaxLogEntries, In: []wire.Schema{logEntrySchema}}, {Field: 4, Most: MaxLogEntries},
 	}}
 	rootVoteSchema = wire.Schema{Fields: wire.Fields(1, 2, 3, 4)}
 	rootCertSchema = wire.Schema{Fields: wire.Fields(1, 2, 3, 4)}
 )
 
 // unpack reads a message that its schema allows. It may alias payload.
-func unpack(m interface{ UnmarshalVTUnsafe([]byte) error }, s *wire.Schema, payload []byte) error {
+func unpack(m interface{ UnmarshalVTUnsafe([]byte) error }, s wire.Schema, payload []byte) error {
 	if _, err := s.Check(payload); err != nil {
 		return err
 	}
