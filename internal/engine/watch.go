@@ -13,6 +13,9 @@ const watchedLimit = 64
 // forwardBytes bounds what is forwarded to all replicas at one tick.
 const forwardBytes = 512 << 10
 
+// announceEvery is how many resends pass between two announcements of the newest checkpoint.
+const announceEvery = 8
+
 // watch looks whether the primary does its duty: stall, censorship, slowness.
 type watch struct {
 	lastDecision time.Time
@@ -20,6 +23,7 @@ type watch struct {
 	entered      time.Time // view entry
 	watched      []*entry  // forwarded and undecided, oldest arrival first
 	slow         slowness
+	ticks        int // resends so far
 }
 
 // decided stops the stall clock and measures throughput, by what was decided for the first time.
@@ -79,10 +83,15 @@ func (e *Engine) tick(now time.Time, out *Output) {
 	if e.watch.slow.resent.IsZero() || now.Sub(e.watch.slow.resent) > max(e.cfg.Params.Resend, 8*e.cfg.TickTime) {
 		e.watch.slow.resent = now
 		e.roots.Resend(0, &e.teff)
+		if e.watch.ticks++; e.watch.ticks%announceEvery == 1 {
+			e.roots.Announce(&e.teff)
+		}
 	}
-	// Certified beyond reach and no progress for a timeout: fetch, whatever the ordering thinks.
-	if st.Certified > e.deliver.decided && !e.log.Active() && now.Sub(e.watch.lastDecision) > max(st.Timeout, e.cfg.TickTime) {
-		e.log.Catch(now, e.deliver.position(), st.Certified, nil, &e.teff)
+	// Certified beyond reach and no progress for a timeout: fetch, whatever the ordering thinks. A
+	// checkpoint's certificate counts too: once the logs end in a checkpoint there may be no other proof.
+	certified := max(st.Certified, e.roots.Newest().Seq())
+	if certified > e.deliver.decided && !e.log.Active() && now.Sub(e.watch.lastDecision) > max(st.Timeout, e.cfg.TickTime) {
+		e.log.Catch(now, e.deliver.position(), certified, nil, &e.teff)
 	}
 }
 

@@ -182,6 +182,13 @@ func (r *Roots) Resend(to smr.NodeID, out *Effects) {
 	}
 }
 
+// Announce tells everyone the newest certificate: who is behind it and lost what told it learns so.
+func (r *Roots) Announce(out *Effects) {
+	if r.newest.Cert != nil {
+		out.send(wire.ClassCheckpoint, wire.KindRootCert, EncodeRootCert(r.newest), r.others...)
+	}
+}
+
 // Stable returns the newest checkpoint that is certified and durable here.
 func (r *Roots) Stable() auth.CheckpointCert { return r.stable }
 
