@@ -50,7 +50,7 @@ func TestEveryBehaviourMisbehaves(t *testing.T) {
 				s, err := adversary.New(c.Behaviour, c.Self, c.Membership, c.Verifier, c.Signer, c.Rand)
 				return &counting{s, changed, dropped}, err
 			}
-			for seed := range uint64(16) {
+			for seed := range uint64(24) {
 				run(t, seed, o)
 			}
 			t.Logf("changed %v, dropped %v", changed, dropped)

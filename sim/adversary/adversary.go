@@ -35,6 +35,7 @@ type Strategy struct {
 	side   map[smr.NodeID]bool // the replicas that are told the other story
 	story  map[smr.Digest]smr.Digest
 	cores  map[smr.Digest][]byte
+	tries  map[smr.NodeID]int
 	heard  map[uint64]map[smr.NodeID]*pbftpb.Timeout // by view
 }
 
@@ -56,7 +57,7 @@ func New(behaviour string, self smr.NodeID, m *quorum.Membership, v *auth.Verifi
 	s := &Strategy{
 		self: self, m: m, v: v, sign: sign, rng: rng, rarely: 1,
 		side: map[smr.NodeID]bool{}, story: map[smr.Digest]smr.Digest{}, cores: map[smr.Digest][]byte{},
-		heard: map[uint64]map[smr.NodeID]*pbftpb.Timeout{},
+		heard: map[uint64]map[smr.NodeID]*pbftpb.Timeout{}, tries: map[smr.NodeID]int{},
 	}
 	for _, id := range m.Voters() {
 		s.side[id] = rng.IntN(2) == 0
@@ -70,6 +71,9 @@ func New(behaviour string, self smr.NodeID, m *quorum.Membership, v *auth.Verifi
 	case "two-new-views":
 		s.act = s.twoNewViews
 	case "lie":
+		for _, id := range m.Voters() {
+			s.side[id] = s.side[id] && rng.IntN(2) == 0
+		}
 		s.act = s.lie
 	case "silent":
 		s.act = s.silence()
@@ -177,6 +181,12 @@ func (s *Strategy) lie(f frame, emit Emit) {
 			}
 			s.hear(s.self, f.payload)
 		case kindProposal:
+			if !opensView(f.payload) {
+				break
+			}
+			if s.tries[f.to]++; s.tries[f.to]%3 == 1 {
+				return // until more timeouts have come in: there is a second sending
+			}
 			if other, ok := s.lowestOpening(f.payload); ok {
 				emit(f.to, f.class, f.kind, other)
 				return
@@ -185,6 +195,8 @@ func (s *Strategy) lie(f frame, emit Emit) {
 			if !s.side[f.to] {
 				return
 			}
+		case kindCertificate:
+			return
 		case kindTimeoutCertificate:
 			if s.rng.IntN(2) == 0 {
 				return

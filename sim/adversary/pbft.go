@@ -18,6 +18,7 @@ const (
 	kindProposal           uint8 = 1
 	kindPrepare            uint8 = 2
 	kindCommit             uint8 = 3
+	kindCertificate        uint8 = 4
 	kindTimeout            uint8 = 6
 	kindTimeoutCertificate uint8 = 7
 	kindAnswer             uint8 = 10
@@ -152,17 +153,6 @@ func lockOf(c *pbftpb.Certificate) (view, seq uint64, d smr.Digest) {
 		return 0, 0, d
 	}
 	return binary.BigEndian.Uint64(c.Core[viewAt:]), binary.BigEndian.Uint64(c.Core[seqAt:]), digestOf(c.Core)
-}
-
-// bindLock returns the digest by which a timeout's statement names its lock.
-func bindLock(c *pbftpb.Certificate) smr.Digest {
-	if c == nil {
-		return smr.Digest{}
-	}
-	view, seq, d := lockOf(c)
-	b := binary.BigEndian.AppendUint64([]byte(lockDomain), view)
-	b = binary.BigEndian.AppendUint64(b, seq)
-	return sha256.Sum256(append(b, d[:]...))
 }
 
 // otherTimeout returns the timeout without its lock.
