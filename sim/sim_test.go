@@ -94,6 +94,18 @@ func TestEqualSeedsGiveEqualTraces(t *testing.T) {
 	}
 }
 
+// Later changes shift what a seed means; the bugs have tests of their own in their packages.
+func TestSeedsThatOnceFailed(t *testing.T) {
+	for _, once := range []struct {
+		seed     uint64
+		scenario string
+	}{{3, "lie"}, {20444, ""}, {21060, ""}, {221, ""}} {
+		o := options()
+		o.Scenario = once.scenario
+		run(t, once.seed, o)
+	}
+}
+
 func TestUnknownScenarioNamesTheKnownOnes(t *testing.T) {
 	o := options()
 	o.Scenario = "rain"
