@@ -169,7 +169,7 @@ func TestUnfinishedHandshakesAreLimitedAndEnd(t *testing.T) {
 }
 
 func TestClientThatDoesNotReadIsDropped(t *testing.T) {
-	n := victim(t, Limits{WriteTimeout: 200 * time.Millisecond})
+	n := victim(t, Limits{WriteTimeout: time.Second})
 	client := auth.ClientIdentity(7)
 	attack(t, n, testKey(7), future, hello(t, 9, client, wire.LaneRequests))
 	reply := make([]byte, 1<<20)
