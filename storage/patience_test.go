@@ -8,9 +8,8 @@ import (
 	"github.com/atlas-smr/smr/protocol"
 )
 
-// A decision mark alone causes no sync of its own while a vote follows soon, and is written all the
-// same if none does.
-func TestADecisionMarkSharesTheSyncOfTheNextVote(t *testing.T) {
+// A decision mark that no vote follows becomes durable all the same.
+func TestADecisionMarkAloneBecomesDurable(t *testing.T) {
 	dir := t.TempDir()
 	id := Identity{Node: 1}
 	if err := Init(dir, id); err != nil {
@@ -48,11 +47,24 @@ func TestADecisionMarkSharesTheSyncOfTheNextVote(t *testing.T) {
 	if n := s.Stats().Commits - before; n != 1 {
 		t.Fatalf("%d commits of one mark", n)
 	}
-	start := time.Now()
-	s.Append(2, mark(2), make([][]*smr.Bundle, 1))
-	s.Append(3, []protocol.Record{{Kind: protocol.RecordState, Name: 1, Epoch: 1}}, make([][]*smr.Bundle, 1))
-	wait(3)
-	if n := s.Stats().Commits - before; n > 2 && time.Since(start) < patience {
-		t.Fatalf("%d commits: the mark did not wait for the vote", n)
+}
+
+// Without a writer, so that nothing depends on time: the mark waits, the vote does not, and both
+// leave in one group.
+func TestADecisionMarkLeavesInTheGroupOfTheNextVote(t *testing.T) {
+	s := &Store{opts: Options{MaxQueueBytes: 1 << 20}}
+	s.work.L, s.room.L = &s.mu, &s.mu
+	s.patient = time.AfterFunc(time.Hour, func() {})
+	defer s.patient.Stop()
+	s.Append(1, []protocol.Record{{Kind: protocol.RecordDecision, Epoch: 1, Seq: 1}}, make([][]*smr.Bundle, 1))
+	if s.urgent != 0 {
+		t.Fatal("a decision mark hurries the writer")
+	}
+	s.Append(2, []protocol.Record{{Kind: protocol.RecordState, Name: 1, Epoch: 1}}, make([][]*smr.Bundle, 1))
+	if s.urgent == 0 {
+		t.Fatal("a vote waits")
+	}
+	if group, ok := s.take(nil); !ok || len(group) != 2 {
+		t.Fatalf("a group of %d", len(group))
 	}
 }
