@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/atlas-smr/smr"
@@ -112,10 +113,10 @@ func (r *replica) dispatch(now time.Time) error {
 		r.retention.add(deliveredBytes(d.Bundles))
 	}
 	if len(out.Decided) > 0 {
-		r.requests.Decided(out.Decided)
+		r.requests.Decided(slices.Clone(out.Decided)) // workers keep it past the reset of out
 	}
 	if len(out.Stopped) > 0 {
-		r.requests.Stopped(out.Stopped)
+		r.requests.Stopped(slices.Clone(out.Stopped))
 	}
 	if len(out.Released) > 0 {
 		ids := make([]smr.BundleID, len(out.Released))
