@@ -31,7 +31,9 @@ type Config struct {
 	// Beyond it Do waits and Submit refuses. Default 64 MiB.
 	MaxPendingBytes int
 	Limits
-	Logger *slog.Logger // nil: discard
+	// Addresses are where to dial replicas, where that is not their address in the membership. May be nil.
+	Addresses map[smr.NodeID]string
+	Logger    *slog.Logger // nil: discard
 	// Dial connects the client; nil is TCP with mutual TLS to the members' addresses.
 	Dial func(Config, Handler) (Transport, error)
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"crypto/rand"
+	"io"
 	"sync"
 	"testing"
 
@@ -98,5 +99,23 @@ func TestOverTheNetworkInMemoryAndOverTCP(t *testing.T) {
 				t.Errorf("resends on a perfect network: %+v", st)
 			}
 		})
+	}
+}
+
+func TestAddressesReplaceThoseOfTheMembership(t *testing.T) {
+	key, _ := auth.GenerateKey(rand.Reader)
+	m, err := quorum.New(smr.ClusterID{1}, 1, quorum.Byzantine, 0, []quorum.Member{{ID: 1, Role: quorum.Voter, Key: key.Public(), Addr: "a:1"}}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got network.ClientConfig
+	dial := Over(func(c network.ClientConfig, _ network.Handler) (network.Transport, error) {
+		got = c
+		return nil, io.EOF
+	})
+	for want, addresses := range map[string]map[smr.NodeID]string{"a:1": {2: "b:1"}, "b:1": {1: "b:1"}} {
+		if _, err := dial(Config{Membership: m, Client: 1, Key: key, Addresses: addresses}, nil); err != io.EOF || got.Replicas[0].Addr != want {
+			t.Errorf("%v: %+v %v", addresses, got.Replicas, err)
+		}
 	}
 }

@@ -24,7 +24,11 @@ func Over(dial func(network.ClientConfig, network.Handler) (network.Transport, e
 		nc := network.ClientConfig{Cluster: cfg.Membership.Cluster(), Self: cfg.Client, Key: cfg.Key, Logger: cfg.Logger}
 		for _, id := range cfg.Membership.Voters() {
 			m, _ := cfg.Membership.Member(id)
-			nc.Replicas = append(nc.Replicas, network.Peer{ID: m.ID, Addr: m.Addr, Key: m.Key})
+			addr := m.Addr
+			if other, ok := cfg.Addresses[id]; ok {
+				addr = other
+			}
+			nc.Replicas = append(nc.Replicas, network.Peer{ID: m.ID, Addr: addr, Key: m.Key})
 		}
 		node, err := dial(nc, networkHandler{h})
 		if err != nil {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/atlas-smr/smr"
@@ -35,6 +37,9 @@ import (
 //	timeout = "1s"               # without progress, before this replica complains about the primary
 //	max_timeout = "30s"
 //	pipeline = 8                 # undecided proposals in flight
+//
+//	[addresses]                  # where this node reaches others, if not at their address in the genesis:
+//	2 = "gateway:9402"           # through address translation, a tunnel, a proxy
 type NodeConfig struct {
 	Path       string
 	Node       smr.NodeID
@@ -43,7 +48,8 @@ type NodeConfig struct {
 	DataDir    string
 	ListenAddr string
 	AdminAddr  string
-	Durability string // "strict", "relaxed" or "memory"
+	Addresses  map[smr.NodeID]string // where to dial members, where it differs from the genesis
+	Durability string                // "strict", "relaxed" or "memory"
 
 	PoolBytes   int
 	ClientBytes int
@@ -106,6 +112,7 @@ func LoadNodeConfig(path string) (*NodeConfig, error) {
 	c.Pipeline = int(s.number("ordering.pipeline", DefaultPipeline, 1, 1024))
 
 	c.Genesis, c.Key = s.identity(genesis, key)
+	c.Addresses = s.addresses(c.Genesis, c.Node)
 	if c.Genesis != nil && c.Node != 0 {
 		m, ok := c.Genesis.Member(c.Node)
 		switch {
@@ -130,6 +137,9 @@ func LoadNodeConfig(path string) (*NodeConfig, error) {
 //	key     = "key.pem"
 //	timeout = "30s"           # for one command
 //	session = "session"       # optional: keep the session in this file, to stay exactly-once across restarts
+//
+//	[addresses]             # as in a NodeConfig
+//	2 = "gateway:9402"
 type ClientConfig struct {
 	Path        string
 	Client      smr.ClientID
@@ -137,6 +147,7 @@ type ClientConfig struct {
 	Key         *auth.KeyPair
 	Timeout     time.Duration
 	SessionFile string // empty: a fresh session each time
+	Addresses   map[smr.NodeID]string
 }
 
 // DefaultClientTimeout bounds a command that the configuration gives no timeout.
@@ -164,6 +175,7 @@ func LoadClientConfig(path string) (*ClientConfig, error) {
 	}
 	s.read["session"] = true
 	c.Genesis, c.Key = s.identity(genesis, key)
+	c.Addresses = s.addresses(c.Genesis, 0)
 	if c.Genesis != nil && c.Client != 0 {
 		k, ok := c.Genesis.Client(c.Client)
 		switch {
@@ -204,6 +216,39 @@ func (s *settings) address(key, example string) string {
 	return v
 }
 
+// addresses reads the table of that name: node id = "host:port". self may not be in it; 0 is nobody.
+// Without a genesis (its mistakes are collected already) ids are not looked up.
+func (s *settings) addresses(g *Genesis, self smr.NodeID) map[smr.NodeID]string {
+	const table = "addresses."
+	out := map[smr.NodeID]string{}
+	for key := range s.values { // order-free: finish sorts the mistakes by line
+		name, ok := strings.CutPrefix(key, table)
+		if !ok {
+			continue
+		}
+		addr, isText := value[string](s, key, fmt.Sprintf("%s = %q", name, "gateway:9402"))
+		id, err := strconv.ParseUint(name, 10, 32)
+		node := smr.NodeID(id)
+		if err != nil || node == 0 {
+			s.fail(key, `write node ids before the addresses: 2 = "gateway:9402"`, "names no node")
+			continue
+		}
+		if g != nil {
+			if _, ok := g.Member(node); !ok {
+				s.fail(key, "the genesis names nodes "+g.memberIDs(), "is for no member of the genesis")
+			}
+		}
+		if node == self {
+			s.fail(key, "use listen to choose where this node listens", "is for this node itself")
+		}
+		if err := checkAddr(addr); isText && err != nil {
+			s.fail(key, fmt.Sprintf("write %s = %q", name, "gateway:9402"), "%v", err)
+		}
+		out[node] = addr
+	}
+	return out
+}
+
 func orElse(v, def string) string {
 	if v != "" {
 		return v
@@ -220,7 +265,7 @@ func IsConfigMistake(err error) bool {
 // Replica returns the configuration of the replica that c describes.
 func (c *NodeConfig) Replica(ordering protocol.Factory, log *slog.Logger) Config {
 	return Config{
-		Genesis: c.Genesis, Node: c.Node, Key: c.Key, DataDir: c.DataDir, ListenAddr: c.ListenAddr, AdminAddr: c.AdminAddr,
+		Genesis: c.Genesis, Node: c.Node, Key: c.Key, DataDir: c.DataDir, ListenAddr: c.ListenAddr, AdminAddr: c.AdminAddr, Addresses: c.Addresses,
 		Durability: modes[c.Durability], Ordering: ordering,
 		PoolBytes: c.PoolBytes, ClientBytes: c.ClientBytes, ClientOps: c.ClientOps,
 		BaseTimeout: c.BaseTimeout, MaxTimeout: c.MaxTimeout, Pipeline: c.Pipeline, Logger: log,
@@ -236,5 +281,5 @@ func (c *ClientConfig) Config(log *slog.Logger) client.Config {
 	if err != nil {
 		panic(err) // reading the genesis made it once already
 	}
-	return client.Config{Membership: m, Client: c.Client, Key: c.Key, SessionFile: c.SessionFile, Logger: log}
+	return client.Config{Membership: m, Client: c.Client, Key: c.Key, SessionFile: c.SessionFile, Addresses: c.Addresses, Logger: log}
 }

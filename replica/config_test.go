@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/protocol"
 	"github.com/atlas-smr/smr/quorum"
 )
 
@@ -212,6 +213,43 @@ func TestClientSettings(t *testing.T) {
 	write(t, path, "client = 9\n")
 	if _, err := LoadClientConfig(path); err == nil || !strings.Contains(err.Error(), "does not admit") {
 		t.Error(err)
+	}
+}
+
+func TestAddressesReplaceThoseOfTheGenesis(t *testing.T) {
+	dir, _ := made(t, GenerateOptions{})
+	node, client := filepath.Join(dir, "node-1", "config.toml"), filepath.Join(dir, "client-1", "config.toml")
+	write(t, node, "node = 1\n[addresses]\n2 = \"gateway:9402\"\n\"3\" = \"10.0.0.3:1\"\n")
+	write(t, client, "client = 1\naddresses = {4 = \"gateway:9404\"}\n")
+	n, err := LoadNodeConfig(node)
+	if err != nil || len(n.Addresses) != 2 || n.Addresses[2] != "gateway:9402" || n.Addresses[3] != "10.0.0.3:1" {
+		t.Errorf("%+v %v", n, err)
+	}
+	if r := n.Replica(protocol.Factory{}, nil); r.Addresses[2] != "gateway:9402" {
+		t.Errorf("%+v", r)
+	}
+	c, err := LoadClientConfig(client)
+	if err != nil || len(c.Addresses) != 1 || c.Config(nil).Addresses[4] != "gateway:9404" {
+		t.Errorf("%+v %v", c, err)
+	}
+	write(t, node, "node = 1\n[addresses]\n1 = \"h:1\"\n2 = \"h:0\"\n3 = 7\n9 = \"h:1\"\nx = \"h:1\"\n")
+	_, err = LoadNodeConfig(node)
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{
+		":3: addresses.1 is for this node itself: use listen",
+		`:4: addresses.2 "h:0" has port 0`,
+		":5: addresses.3 is a number",
+		":6: addresses.9 is for no member of the genesis: the genesis names nodes 1",
+		":7: addresses.x names no node",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("missing %q in\n%v", want, err)
+		}
+	}
+	if n := strings.Count(err.Error(), "\n") + 1; n != 5 {
+		t.Errorf("%d mistakes reported, planted 5:\n%v", n, err)
 	}
 }
 

@@ -192,6 +192,9 @@ durability = "%s" # strict: on disk before any vote leaves; relaxed; memory
 # timeout = "1s"      # without progress, before this replica complains about the primary
 # max_timeout = "30s"
 # pipeline = 8        # undecided proposals in flight
+
+# [addresses]          # where this node reaches others, if not at their address in the genesis
+# 2 = "gateway:9402"
 `
 
 const clientTemplate = `# Client %d of cluster %s. Paths resolve against this file.
@@ -201,4 +204,7 @@ key = "key.pem"
 
 # timeout = "30s"      # for one command
 # session = "session"  # keep the session in a file: exactly-once across a restart of the client
+
+# [addresses]          # where this client reaches replicas, if not at their address in the genesis
+# 2 = "gateway:9402"
 `

@@ -22,7 +22,7 @@ func (r *replica) listen() error {
 		Clients: func(k smr.PublicKey) (smr.ClientID, bool) { id, ok := clients[k]; return id, ok },
 	}
 	for _, m := range r.cfg.Genesis.Members {
-		cfg.Peers = append(cfg.Peers, network.Peer{ID: m.ID, Addr: m.Addr, Key: m.Key})
+		cfg.Peers = append(cfg.Peers, network.Peer{ID: m.ID, Addr: orElse(r.cfg.Addresses[m.ID], m.Addr), Key: m.Key})
 	}
 	node, err := network.Listen(cfg, r)
 	if err != nil {

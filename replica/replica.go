@@ -29,6 +29,8 @@ type Config struct {
 	DataDir    string
 	ListenAddr string // peers and clients
 	AdminAddr  string // admin API; empty: none
+	// Addresses are where to dial members, where that is not their address in the genesis. May be nil.
+	Addresses  map[smr.NodeID]string
 	Durability storage.Mode
 	Ordering   protocol.Factory
 
