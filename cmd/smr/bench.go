@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/localcluster"
 	"github.com/atlas-smr/smr/internal/pb/adminpb"
 	"github.com/atlas-smr/smr/kv"
 )
@@ -132,12 +133,12 @@ func (a *app) runBench(ctx context.Context, f benchFlags, stderr io.Writer) (_ *
 		return nil, err
 	}
 	if f.profile != "" {
-		if c.profile, err = filepath.Abs(f.profile + ".replica"); err != nil {
+		if c.Profile, err = filepath.Abs(f.profile + ".replica"); err != nil {
 			return nil, err
 		}
 	}
 	log := a.logger(stderr)
-	defer c.close(log)
+	defer c.Close(log)
 	d := &demo{f: demoFlags{clients: f.clients}, cluster: c, log: log}
 	starting, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -160,7 +161,7 @@ func (a *app) runBench(ctx context.Context, f benchFlags, stderr io.Writer) (_ *
 // bench is one measurement.
 type bench struct {
 	f       benchFlags
-	cluster *localCluster
+	cluster *localcluster.Cluster
 	clients []*kvClient
 }
 
@@ -257,11 +258,11 @@ func sleepUntil(ctx context.Context, t time.Time) error {
 // usage asks all replicas, and the system about this process.
 func (b *bench) usage(ctx context.Context) (usage, error) {
 	var u usage
-	for i := range b.cluster.genesis.Members {
-		if err := b.cluster.ended(smr.NodeID(i + 1)); err != nil {
+	for i := range b.cluster.Genesis.Members {
+		if err := b.cluster.Ended(smr.NodeID(i + 1)); err != nil {
 			return u, err
 		}
-		s, err := b.cluster.status(ctx, smr.NodeID(i+1))
+		s, err := b.cluster.Status(ctx, smr.NodeID(i+1))
 		if err != nil {
 			return u, err
 		}
@@ -283,7 +284,7 @@ func (u *usage) add(s *adminpb.StatusReply) {
 }
 
 func (b *bench) result(lanes []lane, before, after usage) *benchResult {
-	g := b.cluster.genesis
+	g := b.cluster.Genesis
 	r := &benchResult{
 		Protocol: g.Protocol, Replicas: len(g.Members), Clients: b.f.clients, Outstanding: b.f.outstanding, Payload: b.f.payload,
 		Durability: b.f.durability, Signatures: "ed25519", TLS: "1.3", Seconds: b.f.duration.Seconds(), RSS: after.rss >> 20,

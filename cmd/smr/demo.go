@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/localcluster"
 	"github.com/atlas-smr/smr/internal/pb/adminpb"
 )
 
@@ -83,7 +84,7 @@ state (equal Merkle roots), and the history of all clients is linearizable.`,
 // demo is one run. It belongs to one goroutine; the load has its own.
 type demo struct {
 	f        demoFlags
-	cluster  *localCluster
+	cluster  *localcluster.Cluster
 	load     *load
 	progress *progress
 	log      *slog.Logger
@@ -113,7 +114,7 @@ func (a *app) runDemo(ctx context.Context, f demoFlags, stdout, stderr io.Writer
 	d := &demo{f: f, progress: newProgress(stderr, "rows", len(rows)), log: a.logger(stderr), began: time.Now(), restarted: map[smr.NodeID]bool{}}
 	defer func() {
 		if d.cluster != nil {
-			d.cluster.close(d.log)
+			d.cluster.Close(d.log)
 		}
 		if f.keep || err != nil {
 			fmt.Fprintf(stderr, "the cluster's files and logs are in %s\n", dir)
@@ -146,7 +147,7 @@ func (d *demo) say(format string, args ...any) {
 }
 
 func (d *demo) run(ctx context.Context, rows []row) (*demoResult, error) {
-	g := d.cluster.genesis
+	g := d.cluster.Genesis
 	d.say("%d replicas of cluster %s on %s, tolerating %d that crash or lie", len(g.Members), g.Digest(), g.Members[0].Addr[:strings.LastIndex(g.Members[0].Addr, ":")], g.F)
 	if err := d.startAll(ctx); err != nil {
 		return nil, err
@@ -189,31 +190,18 @@ func rateText(rate int) string {
 }
 
 func (d *demo) startAll(ctx context.Context) error {
-	for i := range d.cluster.genesis.Members {
-		if err := d.cluster.start(smr.NodeID(i + 1)); err != nil {
+	for i := range d.cluster.Genesis.Members {
+		if err := d.cluster.Start(smr.NodeID(i + 1)); err != nil {
 			return err
 		}
 	}
-	return d.awaitAll(ctx)
-}
-
-// normal reports whether a replica votes and executes as it should.
-func normal(s *adminpb.StatusReply) bool { return s.Mode == "normal" && s.Voting && s.Fenced == "" }
-
-// awaitAll waits until all replicas work.
-func (d *demo) awaitAll(ctx context.Context) error {
-	for i := range d.cluster.genesis.Members {
-		if err := d.cluster.await(ctx, smr.NodeID(i+1), "up", normal); err != nil {
-			return err
-		}
-	}
-	return nil
+	return d.cluster.AwaitAll(ctx)
 }
 
 func (d *demo) openClients(ctx context.Context) ([]*kvClient, error) {
 	var out []*kvClient
 	for j := range d.f.clients {
-		cfg, err := d.cluster.client(j + 1)
+		cfg, err := d.cluster.Client(j + 1)
 		if err == nil {
 			var c *kvClient
 			if c, err = openKV(ctx, cfg, slog.New(slog.DiscardHandler)); err == nil {
@@ -292,11 +280,11 @@ func (d *demo) finishSteps(ctx context.Context, steps []step) error {
 // watch tells of a new view as soon as a quorum's worth of replicas would: when one that leads says so.
 func (d *demo) watch(ctx context.Context) *adminpb.StatusReply {
 	var leader *adminpb.StatusReply
-	for i := range d.cluster.genesis.Members {
-		if d.cluster.procs[i] == nil {
+	for i := range d.cluster.Genesis.Members {
+		if !d.cluster.Running(smr.NodeID(i + 1)) {
 			continue
 		}
-		s, err := d.cluster.status(ctx, smr.NodeID(i+1))
+		s, err := d.cluster.Status(ctx, smr.NodeID(i+1))
 		if err != nil || !s.Leading || s.Changing || leader != nil && s.View < leader.View {
 			continue
 		}
@@ -332,9 +320,9 @@ func (d *demo) killPrimary(ctx context.Context) (smr.NodeID, error) {
 	}
 	id := smr.NodeID(s.Primary)
 	d.load.takeGap()
-	d.say("kill -9 of the primary, replica %d (pid %d), with %d rows acknowledged", id, d.cluster.procs[id-1].cmd.Process.Pid, d.load.rowsDone.Load())
+	d.say("kill -9 of the primary, replica %d (pid %d), with %d rows acknowledged", id, d.cluster.Pid(id), d.load.rowsDone.Load())
 	d.kills++
-	return id, d.cluster.kill(id)
+	return id, d.cluster.Kill(id)
 }
 
 func (d *demo) killBackup(ctx context.Context) (smr.NodeID, error) {
@@ -342,21 +330,21 @@ func (d *demo) killBackup(ctx context.Context) (smr.NodeID, error) {
 	if err != nil {
 		return 0, err
 	}
-	id := smr.NodeID(s.Primary%uint32(len(d.cluster.procs)) + 1)
+	id := smr.NodeID(s.Primary%uint32(len(d.cluster.Genesis.Members)) + 1)
 	d.load.takeGap()
-	d.say("kill -9 of a backup, replica %d (pid %d); replica %d leads on", id, d.cluster.procs[id-1].cmd.Process.Pid, s.Primary)
+	d.say("kill -9 of a backup, replica %d (pid %d); replica %d leads on", id, d.cluster.Pid(id), s.Primary)
 	d.kills++
-	return id, d.cluster.kill(id)
+	return id, d.cluster.Kill(id)
 }
 
 func (d *demo) restart(ctx context.Context, id smr.NodeID) error {
 	gap := d.load.takeGap()
 	d.restarted[id] = true
 	began := time.Now()
-	if err := d.cluster.start(id); err != nil {
+	if err := d.cluster.Start(id); err != nil {
 		return err
 	}
-	if err := d.cluster.await(ctx, id, "back", normal); err != nil {
+	if err := d.cluster.Await(ctx, id, "back", localcluster.Normal); err != nil {
 		return err
 	}
 	d.say("replica %d is back and votes, %d ms after its start; while it was away the longest wait was %d ms", id, time.Since(began).Milliseconds(), gap.Milliseconds())
@@ -364,17 +352,17 @@ func (d *demo) restart(ctx context.Context, id smr.NodeID) error {
 }
 
 func (d *demo) killAll(ctx context.Context) error {
-	all := make([]smr.NodeID, len(d.cluster.procs))
+	all := make([]smr.NodeID, len(d.cluster.Genesis.Members))
 	for i := range all {
 		all[i] = smr.NodeID(i + 1)
-		if err := d.cluster.ended(all[i]); err != nil {
+		if err := d.cluster.Ended(all[i]); err != nil {
 			return err
 		}
 	}
 	d.load.takeGap()
 	d.say("kill -9 of all %d replicas at once, with %d rows acknowledged and the clients still calling", len(all), d.load.rowsDone.Load())
 	d.kills += len(all)
-	if err := d.cluster.kill(all...); err != nil {
+	if err := d.cluster.Kill(all...); err != nil {
 		return err
 	}
 	began := time.Now()

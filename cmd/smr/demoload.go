@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/atlas-smr/smr/client"
+	"github.com/atlas-smr/smr/internal/history"
 	"github.com/atlas-smr/smr/kv"
 )
 
@@ -29,7 +30,7 @@ type load struct {
 	clients []*kvClient
 	rows    []row
 	rate    int // calls a second of all clients together; 0: as fast as they are answered
-	history *history
+	history *history.History
 
 	// underWay is held once by every call and as a whole by whoever wants none to be under way.
 	underWay *semaphore.Weighted
@@ -46,7 +47,7 @@ type load struct {
 // newLoad returns the load of importing rows through clients.
 func newLoad(clients []*kvClient, rows []row, rate int) *load {
 	return &load{
-		clients: clients, rows: rows, rate: rate, history: newHistory(),
+		clients: clients, rows: rows, rate: rate, history: history.New(),
 		underWay: semaphore.NewWeighted(int64(len(clients) * clientWindow)),
 	}
 }
@@ -59,7 +60,7 @@ func (l *load) pause(ctx context.Context) error {
 // resume ends a pause; the time it took is nobody's wait for an answer.
 func (l *load) resume() {
 	l.mu.Lock()
-	l.lastAck = l.history.now()
+	l.lastAck = l.history.Now()
 	l.mu.Unlock()
 	l.underWay.Release(int64(len(l.clients) * clientWindow))
 }
@@ -78,7 +79,7 @@ func (l *load) run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	l.mu.Lock()
-	l.lastAck = l.history.now()
+	l.lastAck = l.history.Now()
 	l.mu.Unlock()
 	var wg sync.WaitGroup
 	var next atomic.Int64
@@ -172,12 +173,12 @@ func (l *load) sharedOp(rng *rand.Rand, id, n int) kv.Request {
 func (l *load) call(ctx context.Context, id int, c *kvClient, req kv.Request, isRow bool) error {
 	for {
 		l.requests.Add(1)
-		e := event{client: id, req: req, call: l.history.now()}
+		e := history.Event{Client: id, Req: req, Call: l.history.Now()}
 		var err error
 		if req.Op == kv.OpGet {
-			e.rep, err = c.Query(ctx, req)
+			e.Rep, err = c.Query(ctx, req)
 		} else {
-			e.rep, e.seq, err = c.Submit(req).Result(ctx)
+			e.Rep, e.Seq, err = c.Submit(req).Result(ctx)
 		}
 		for errors.Is(err, client.ErrUnknown) && ctx.Err() == nil {
 			var outcome *client.OutcomeError
@@ -187,13 +188,13 @@ func (l *load) call(ctx context.Context, id int, c *kvClient, req kv.Request, is
 			if perr := pause(ctx); perr != nil {
 				break
 			}
-			e.rep, err = c.Retry(ctx, err)
+			e.Rep, err = c.Retry(ctx, err)
 		}
 		switch {
 		case err == nil:
-			e.ret = l.history.now()
-			l.history.add(e)
-			l.acked(e.ret, isRow)
+			e.Ret = l.history.Now()
+			l.history.Add(e)
+			l.acked(e.Ret, isRow)
 			return nil
 		case ctx.Err() != nil || !errors.Is(err, client.ErrNotExecuted):
 			return fmt.Errorf("%s %q: %w", req.Op, req.Key, err)
@@ -230,7 +231,7 @@ func (l *load) acked(at time.Duration, isRow bool) {
 func (l *load) takeGap() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	d := max(l.gapOnce, l.history.now()-l.lastAck)
+	d := max(l.gapOnce, l.history.Now()-l.lastAck)
 	l.gapOnce = 0
 	return d
 }

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/history"
 	"github.com/atlas-smr/smr/internal/pb/adminpb"
 	"github.com/atlas-smr/smr/kv"
 )
@@ -14,18 +16,21 @@ import (
 // sampledReads is how many keys are read back one by one, with their versions, beside the scan of all.
 const sampledReads = 2000
 
+// isShared reports whether key is one that all clients of the demo share.
+func isShared(key string) bool { return strings.HasPrefix(key, "shared/") }
+
 // historyLimit bounds the check of the history.
 const historyLimit = 60 * time.Second
 
 // verify reads everything back and judges.
 func (d *demo) verify(ctx context.Context, rows []row) (*demoResult, error) {
-	g := d.cluster.genesis
+	g := d.cluster.Genesis
 	d.say("reading everything back through quorum reads")
 	read, err := d.readBack(ctx, rows)
 	if err != nil {
 		return nil, err
 	}
-	views := []view{*read}
+	views := []history.View{*read}
 	stats, dumps, err := d.settle(ctx)
 	if err != nil {
 		return nil, err
@@ -36,32 +41,35 @@ func (d *demo) verify(ctx context.Context, rows []row) (*demoResult, error) {
 			res.RootsEqual = false
 		}
 		st := dumps.stores[i]
-		views = append(views, view{fmt.Sprintf("replica %d", i+1), func(k string) ([]byte, smr.SeqNo, bool) { return lookup(st, k) }, st.Len()})
+		views = append(views, history.View{
+			Who: fmt.Sprintf("replica %d", i+1), Keys: st.Len(),
+			Read: func(k string) ([]byte, smr.SeqNo, bool) { return history.Lookup(st, k) },
+		})
 	}
 	d.say("dumped each replica's own state: %d keys after batch %d, root %.16s", dumps.stores[0].Len(), dumps.ends[0].Seq, dumps.ends[0].Root)
-	events := d.load.history.all()
-	v := compare(events, views)
+	events := d.load.history.All()
+	v := history.Compare(events, views, func(k string) bool { return !isShared(k) })
 	if d.extra > 0 {
-		v.duplicated += d.extra
-		v.find("a replica executed %d ops more than the clients made", d.extra)
+		v.Duplicated += d.extra
+		v.Find("a replica executed %d ops more than the clients made", d.extra)
 	}
 	for _, s := range stats {
 		d.view = max(d.view, s.View)
 	}
-	bad, ok, finished := linearizable(events, historyLimit)
+	bad, ok, finished := history.Linearizable(events, historyLimit)
 	if !ok {
 		what := "is not linearizable"
 		if !finished {
 			what = "could not be checked in time"
 		}
-		v.find("the history of key %q %s", bad, what)
+		v.Find("the history of key %q %s", bad, what)
 	}
 	d.say("checked a history of %d calls", len(events))
-	for _, text := range v.examples {
+	for _, text := range v.Examples {
 		d.say("WRONG: %s", text)
 	}
 	res.Requests, res.Acknowledged = d.load.requests.Load(), d.load.acknowledged.Load()
-	res.Lost, res.Duplicated, res.Linearizable = v.lost, v.duplicated, ok
+	res.Lost, res.Duplicated, res.Linearizable = v.Lost, v.Duplicated, ok
 	res.ViewChanges, res.MaxGapMs = d.view, d.load.maxGap().Milliseconds()
 	res.Seconds = float64(time.Since(d.began).Milliseconds()) / 1000
 	return res, nil
@@ -75,7 +83,7 @@ func (d *demo) countOps(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	defer d.load.resume()
-	stats, err := d.caughtUp(ctx)
+	stats, err := d.cluster.CaughtUp(ctx)
 	if err != nil {
 		return err
 	}
@@ -98,12 +106,12 @@ func (d *demo) countOps(ctx context.Context) error {
 
 // readBack reads the whole key space through the clients: every key in linearizable scans, and some
 // one by one. What it read is part of the history.
-func (d *demo) readBack(ctx context.Context, rows []row) (*view, error) {
+func (d *demo) readBack(ctx context.Context, rows []row) (*history.View, error) {
 	values, versions := map[string][]byte{}, map[string]smr.SeqNo{}
 	h := d.load.history
 	for req := kv.Scan("", "", 0); ; {
 		d.load.requests.Add(1)
-		call := h.now()
+		call := h.Now()
 		rep, err := d.load.clients[0].Query(ctx, req)
 		if err != nil {
 			return nil, fmt.Errorf("scan: %w", err)
@@ -112,10 +120,10 @@ func (d *demo) readBack(ctx context.Context, rows []row) (*view, error) {
 			return nil, fmt.Errorf("scan: %s", rep.Status)
 		}
 		d.load.acknowledged.Add(1)
-		ret := h.now()
+		ret := h.Now()
 		for _, p := range rep.Pairs {
 			values[p.Key] = p.Value
-			h.add(event{client: -1, req: kv.Get(p.Key), rep: kv.Reply{Status: kv.StatusOK, Found: true, Value: p.Value}, call: call, ret: ret})
+			h.Add(history.Event{Client: -1, Req: kv.Get(p.Key), Rep: kv.Reply{Status: kv.StatusOK, Found: true, Value: p.Value}, Call: call, Ret: ret})
 		}
 		if !rep.More {
 			break
@@ -123,10 +131,10 @@ func (d *demo) readBack(ctx context.Context, rows []row) (*view, error) {
 		req = req.Next(rep)
 	}
 	// Keys that the scan did not find are part of the history too, or a lost write would not show.
-	at := h.now()
+	at := h.Now()
 	for _, r := range rows {
 		if _, ok := values[r.key]; !ok {
-			h.add(event{client: -1, req: kv.Get(r.key), rep: kv.Reply{Status: kv.StatusNotFound}, call: at, ret: at})
+			h.Add(history.Event{Client: -1, Req: kv.Get(r.key), Rep: kv.Reply{Status: kv.StatusNotFound}, Call: at, Ret: at})
 		}
 	}
 	var (
@@ -140,16 +148,16 @@ func (d *demo) readBack(ctx context.Context, rows []row) (*view, error) {
 			for i := id * step; i < len(rows); i += step * len(d.load.clients) {
 				key := rows[i].key
 				d.load.requests.Add(1)
-				e := event{client: id, req: kv.Get(key), call: h.now()}
-				rep, err := c.Query(ctx, e.req)
+				e := history.Event{Client: id, Req: kv.Get(key), Call: h.Now()}
+				rep, err := c.Query(ctx, e.Req)
 				if err != nil {
 					mu.Lock()
 					first = fmt.Errorf("get %q: %w", key, err)
 					mu.Unlock()
 					return
 				}
-				e.rep, e.ret = rep, h.now()
-				h.add(e)
+				e.Rep, e.Ret = rep, h.Now()
+				h.Add(e)
 				d.load.acknowledged.Add(1)
 				mu.Lock()
 				versions[key] = rep.Version
@@ -161,10 +169,10 @@ func (d *demo) readBack(ctx context.Context, rows []row) (*view, error) {
 	if first != nil {
 		return nil, first
 	}
-	return &view{"quorum reads", func(k string) ([]byte, smr.SeqNo, bool) {
+	return &history.View{Who: "quorum reads", Keys: len(values), Read: func(k string) ([]byte, smr.SeqNo, bool) {
 		value, ok := values[k]
 		return value, versions[k], ok
-	}, len(values)}, nil
+	}}, nil
 }
 
 // dumps is every replica's own state.
@@ -173,38 +181,15 @@ type dumps struct {
 	ends   []*adminpb.DumpEnd
 }
 
-// caughtUp waits until all replicas have executed the same, and returns what they say then.
-func (d *demo) caughtUp(ctx context.Context) ([]*adminpb.StatusReply, error) {
-	stats := make([]*adminpb.StatusReply, len(d.cluster.genesis.Members))
-	var target uint64
-	for i := range stats {
-		s, err := d.cluster.status(ctx, smr.NodeID(i+1))
-		if err != nil {
-			return nil, err
-		}
-		target = max(target, s.Decided)
-	}
-	for i := range stats {
-		reached := func(s *adminpb.StatusReply) bool {
-			stats[i] = s
-			return s.Executed >= target && s.Executed == s.Decided
-		}
-		if err := d.cluster.await(ctx, smr.NodeID(i+1), fmt.Sprintf("at %d", target), reached); err != nil {
-			return nil, err
-		}
-	}
-	return stats, nil
-}
-
 // settle waits until all replicas have executed the same, and dumps them.
 func (d *demo) settle(ctx context.Context) ([]*adminpb.StatusReply, *dumps, error) {
-	stats, err := d.caughtUp(ctx)
+	stats, err := d.cluster.CaughtUp(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	out := &dumps{}
 	for i := range stats {
-		st, end, err := dumpReplica(ctx, d.cluster.admin(smr.NodeID(i+1)))
+		st, end, err := history.Dump(ctx, d.cluster.Admin(smr.NodeID(i+1)))
 		if err != nil {
 			return nil, nil, fmt.Errorf("dump of replica %d: %w", i+1, err)
 		}

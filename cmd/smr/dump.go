@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/atlas-smr/smr"
-	"github.com/atlas-smr/smr/internal/pb/adminpb"
-	"github.com/atlas-smr/smr/internal/pb/adminpb/adminpbconnect"
+	"github.com/atlas-smr/smr/internal/history"
+	"github.com/atlas-smr/smr/internal/localcluster"
 	"github.com/atlas-smr/smr/kv"
 	"github.com/atlas-smr/smr/replica"
 )
@@ -54,7 +54,7 @@ to compare replicas, not to be trusted alone.`,
 			if !ok {
 				return usagef("--replica %d: the cluster has replicas 1 to %d", node, len(g.Members))
 			}
-			st, end, err := dumpReplica(cmd.Context(), adminClient(m.Admin))
+			st, end, err := history.Dump(cmd.Context(), localcluster.AdminClient(m.Admin))
 			if err != nil {
 				return explainAdmin(err, m)
 			}
@@ -83,40 +83,6 @@ func loadGenesisOf(path string) (*replica.Genesis, error) {
 		return n.Genesis, nil
 	}
 	return nil, err
-}
-
-// maxDumpBytes bounds what is taken from a replica.
-const maxDumpBytes = 4 << 30
-
-// dumpReplica fetches one replica's own state. A dump that breaks off is an error.
-func dumpReplica(ctx context.Context, c adminpbconnect.AdminClient) (*kv.Store, *adminpb.DumpEnd, error) {
-	stream, err := c.Dump(ctx, connect.NewRequest(&adminpb.DumpRequest{}))
-	if err != nil {
-		return nil, nil, err
-	}
-	defer stream.Close()
-	var (
-		data []byte
-		end  *adminpb.DumpEnd
-	)
-	for stream.Receive() {
-		if end = stream.Msg().GetEnd(); end != nil {
-			continue
-		}
-		if data = append(data, stream.Msg().GetData()...); len(data) > maxDumpBytes {
-			return nil, nil, fmt.Errorf("the state has more than %d bytes", maxDumpBytes)
-		}
-	}
-	switch {
-	case stream.Err() != nil:
-		return nil, nil, stream.Err()
-	case end == nil:
-		return nil, nil, errors.New("the dump broke off")
-	case end.Bytes != uint64(len(data)) || end.TableBytes > end.Bytes:
-		return nil, nil, fmt.Errorf("the dump has %d bytes, its end says %d", len(data), end.Bytes)
-	}
-	st, err := decodeKV(data[end.TableBytes:])
-	return st, end, err
 }
 
 func explainAdmin(err error, m replica.Member) error {

@@ -5,11 +5,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/localcluster"
 	"github.com/atlas-smr/smr/protocol"
 	"github.com/atlas-smr/smr/protocol/pbft"
 	"github.com/atlas-smr/smr/replica"
-	"github.com/atlas-smr/smr/storage"
 )
 
 // orderings are the protocols this binary can run.
@@ -55,7 +54,7 @@ the key that signs changes of membership; it belongs on no replica.`,
 			if _, err := ordering(o.Protocol); err != nil {
 				return err
 			}
-			g, err := replica.Generate(o, initStorage)
+			g, err := replica.Generate(o, localcluster.InitStorage)
 			if err != nil {
 				return err
 			}
@@ -80,9 +79,4 @@ the key that signs changes of membership; it belongs on no replica.`,
 	fl.StringVar(&o.Durability, "durability", "strict", "strict, relaxed or memory")
 	fl.BoolVar(&asJSON, "json", false, "print one JSON object")
 	return cmd
-}
-
-// initStorage leaves the once-only mark that lets a replica start with an empty data directory.
-func initStorage(dir string, cluster smr.ClusterID, node smr.NodeID) error {
-	return storage.Init(dir, storage.Identity{Cluster: cluster, Node: node})
 }

@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/localcluster"
 	"github.com/atlas-smr/smr/replica"
 )
 
@@ -119,19 +119,19 @@ func TestInitRefusesWhatIsThere(t *testing.T) {
 
 // startCluster starts a cluster of this binary and returns it and the path of the client's
 // configuration.
-func startCluster(t *testing.T) (*localCluster, string) {
+func startCluster(t *testing.T) (*localcluster.Cluster, string) {
 	t.Helper()
 	c, err := newLocalCluster(t.TempDir(), 4, 2, "relaxed")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.close(slog.New(slog.NewTextHandler(t.Output(), nil))) })
+	t.Cleanup(func() { c.Close(slog.New(slog.NewTextHandler(t.Output(), nil))) })
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := (&demo{cluster: c}).startAll(ctx); err != nil {
 		t.Fatal(err)
 	}
-	return c, filepath.Join(c.dir, "client-1", "config.toml")
+	return c, filepath.Join(c.Dir, "client-1", "config.toml")
 }
 
 func TestAClusterServesKV(t *testing.T) {
@@ -172,7 +172,7 @@ func TestAClusterServesKV(t *testing.T) {
 	var roots []string
 	for i := 1; i <= 4; i++ {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		if _, err := (&demo{cluster: c}).caughtUp(ctx); err != nil {
+		if _, err := c.CaughtUp(ctx); err != nil {
 			t.Fatal(err)
 		}
 		cancel()
@@ -201,7 +201,7 @@ func TestAClusterServesKV(t *testing.T) {
 		t.Error(out)
 	}
 	whatKeepsAReplicaFromRunning(t, c)
-	if err := c.kill(3, 4); err != nil {
+	if err := c.Kill(3, 4); err != nil {
 		t.Fatal(err)
 	}
 	refused(t, exitFailed, "2 of 4 replicas are up and executing", "status")
@@ -209,24 +209,24 @@ func TestAClusterServesKV(t *testing.T) {
 	refused(t, exitFailed, "does not answer on its admin address", "kv", "dump", "--replica", "3")
 }
 
-func whatKeepsAReplicaFromRunning(t *testing.T, c *localCluster) {
+func whatKeepsAReplicaFromRunning(t *testing.T, c *localcluster.Cluster) {
 	t.Helper()
-	node := func(i string) string { return filepath.Join(c.dir, "node-"+i, "config.toml") }
+	node := func(i string) string { return filepath.Join(c.Dir, "node-"+i, "config.toml") }
 	refused(t, exitFailed, "in use", "run", "-c", node("1"))
-	elsewhere := filepath.Join(c.dir, "node-1", "elsewhere.toml")
+	elsewhere := filepath.Join(c.Dir, "node-1", "elsewhere.toml")
 	if err := os.WriteFile(elsewhere, []byte("node = 1\ndata = \"../node-9/data\"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	refused(t, exitFailed, "smr init", "run", "-c", elsewhere) // a wiped disk
-	o := replica.GenerateOptions{Dir: filepath.Join(c.dir, "second"), Ports: [][2]int{{1, 2}, {3, 4}, {5, 6}, {7, 8}}, F: -1}
+	o := replica.GenerateOptions{Dir: filepath.Join(c.Dir, "second"), Ports: [][2]int{{1, 2}, {3, 4}, {5, 6}, {7, 8}}, F: -1}
 	for i := range o.Ports {
-		m := c.genesis.Members[i]
+		m := c.Genesis.Members[i]
 		o.Ports[i] = [2]int{portOf(t, m.Addr), portOf(t, m.Admin)}
 	}
-	if _, err := replica.Generate(o, func(dir string, id smr.ClusterID, n smr.NodeID) error { return initStorage(dir, id, n) }); err != nil {
+	if _, err := replica.Generate(o, localcluster.InitStorage); err != nil {
 		t.Fatal(err)
 	}
-	second := func(i string) string { return filepath.Join(c.dir, "second", "node-"+i) }
+	second := func(i string) string { return filepath.Join(c.Dir, "second", "node-"+i) }
 	refused(t, exitFailed, "stop the process that uses the port", "run", "-c", filepath.Join(second("1"), "config.toml"))
 	if err := os.WriteFile(elsewhere, []byte("node = 1\ndata = \""+second("1")+"/data\"\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -237,5 +237,5 @@ func whatKeepsAReplicaFromRunning(t *testing.T, c *localCluster) {
 	}
 	refused(t, exitUsage, "is not node 1's key in the genesis", "run", "-c", elsewhere)
 	// A client of another genesis is not let in.
-	refused(t, exitFailed, "no answer", "kv", "get", "greeting", "-c", filepath.Join(c.dir, "second", "client-1", "config.toml"), "--timeout", "700ms")
+	refused(t, exitFailed, "no answer", "kv", "get", "greeting", "-c", filepath.Join(c.Dir, "second", "client-1", "config.toml"), "--timeout", "700ms")
 }

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"time"
 
 	"github.com/atlas-smr/smr/client"
-	"github.com/atlas-smr/smr/internal/pb/adminpb/adminpbconnect"
+	"github.com/atlas-smr/smr/internal/localcluster"
 	"github.com/atlas-smr/smr/kv"
 	"github.com/atlas-smr/smr/replica"
 )
@@ -56,14 +54,13 @@ func openKV(ctx context.Context, c *replica.ClientConfig, log *slog.Logger) (*kv
 	return client.Open(ctx, c.Config(log), kv.RequestCodec{}, kv.ReplyCodec{})
 }
 
-// adminHTTP calls admin APIs. It goes around any proxy: the servers are on this machine.
-var adminHTTP = &http.Client{Transport: &http.Transport{
-	DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, MaxIdleConnsPerHost: 2, IdleConnTimeout: 10 * time.Second,
-}}
-
-// adminClient returns a client of one replica's admin API.
-func adminClient(addr string) adminpbconnect.AdminClient {
-	return adminpbconnect.NewAdminClient(adminHTTP, "http://"+addr)
+// newLocalCluster makes the files of a cluster of this binary below dir.
+func newLocalCluster(dir string, nodes, clients int, durability string) (*localcluster.Cluster, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return localcluster.New(dir, exe, replica.GenerateOptions{Nodes: nodes, F: -1, Clients: clients, Durability: durability})
 }
 
 // explainTimeout says what a call that ended with its time limit may mean.

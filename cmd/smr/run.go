@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/localcluster"
 	"github.com/atlas-smr/smr/internal/pb/adminpb"
 	"github.com/atlas-smr/smr/kv"
 	"github.com/atlas-smr/smr/replica"
@@ -80,7 +81,7 @@ func runReplica(ctx context.Context, c *replica.NodeConfig, log *slog.Logger) er
 	log.Info("draining; a second signal ends at once")
 	drain, cancel := context.WithTimeout(running, drainTimeout)
 	defer cancel()
-	if _, err := adminClient(c.AdminAddr).Drain(drain, connect.NewRequest(&adminpb.DrainRequest{})); err != nil {
+	if _, err := localcluster.AdminClient(c.AdminAddr).Drain(drain, connect.NewRequest(&adminpb.DrainRequest{})); err != nil {
 		log.Warn("cannot drain: ending at once", "err", err)
 		stop()
 	}

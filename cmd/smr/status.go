@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/localcluster"
 	"github.com/atlas-smr/smr/internal/pb/adminpb"
 	"github.com/atlas-smr/smr/replica"
 )
@@ -99,7 +100,7 @@ func askAll(ctx context.Context, g *replica.Genesis, wait time.Duration) []nodeS
 	for i, m := range g.Members {
 		wg.Go(func() {
 			out[i].member = m
-			resp, err := adminClient(m.Admin).Status(ctx, connect.NewRequest(&adminpb.StatusRequest{}))
+			resp, err := localcluster.AdminClient(m.Admin).Status(ctx, connect.NewRequest(&adminpb.StatusRequest{}))
 			if err != nil {
 				out[i].err = err
 				return

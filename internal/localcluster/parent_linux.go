@@ -1,4 +1,4 @@
-package main
+package localcluster
 
 import (
 	"os/exec"
