@@ -51,6 +51,8 @@ type benchResult struct {
 	RSS          uint64  `json:"rss_mib"`
 	Fsync        uint64  `json:"fsync_us"`
 	Errors       int     `json:"errors"`
+
+	batches uint64 // decided in the measured time
 }
 
 func (a *app) newBenchCommand() *cobra.Command {
@@ -177,6 +179,7 @@ type usage struct {
 	cpu         time.Duration
 	rss         uint64 // of the largest replica
 	syncs, sync uint64 // of all replicas
+	decided     uint64 // highest of any replica
 }
 
 func (b *bench) run(ctx context.Context) (*benchResult, error) {
@@ -281,6 +284,7 @@ func (u *usage) add(s *adminpb.StatusReply) {
 	u.rss = max(u.rss, s.RssBytes)
 	u.syncs += s.Syncs
 	u.sync += s.SyncUs
+	u.decided = max(u.decided, s.Decided)
 }
 
 func (b *bench) result(lanes []lane, before, after usage) *benchResult {
@@ -290,6 +294,7 @@ func (b *bench) result(lanes []lane, before, after usage) *benchResult {
 		Durability: b.f.durability, Signatures: "ed25519", TLS: "1.3", Seconds: b.f.duration.Seconds(), RSS: after.rss >> 20,
 		Fsync: mean(after.sync-before.sync, after.syncs-before.syncs),
 	}
+	r.batches = after.decided - before.decided
 	var took []time.Duration
 	for i := range lanes {
 		took = append(took, lanes[i].took...)
@@ -318,6 +323,7 @@ func percentile(sorted []time.Duration, p float64) int64 {
 func (r *benchResult) print(w io.Writer) error {
 	fmt.Fprintf(w, "%s, %d replicas, %d clients, %d outstanding, %d bytes, %s, TLS %s, %s\n", r.Protocol, r.Replicas, r.Clients, r.Outstanding, r.Payload, r.Durability, r.TLS, r.Signatures)
 	fmt.Fprintf(w, "%.0f ops/s over %.0f s, %d failed\n", r.OpsPerSecond, r.Seconds, r.Errors)
+	fmt.Fprintf(w, "%.0f batches/s of %.0f ops\n", float64(r.batches)/r.Seconds, float64(r.Ops)/max(float64(r.batches), 1))
 	fmt.Fprintf(w, "latency: median %d us, 99%% %d us, 99.9%% %d us\n", r.P50, r.P99, r.P999)
 	_, err := fmt.Fprintf(w, "%.1f us of processor an op (replicas and clients), largest replica %d MiB, a sync of the log %d us\n", r.CPUPerOp, r.RSS, r.Fsync)
 	return err

@@ -28,6 +28,7 @@ type Limits struct {
 	ClientBytes     int
 	BatchBundles    int // in one proposal
 	BatchBytes      int
+	EagerBytes      int // so much that waits is proposed though the newest proposal is not prepared yet
 	InlineBytes     int // of bundles that travel inside one proposal because others lack them
 	RetainBundles   int // decided bundles kept to serve fetches
 	RetainBytes     int
@@ -77,6 +78,7 @@ func (c *Config) setDefaults() {
 	orInt(&l.BatchBytes, 1<<20)
 	l.BatchBundles = min(l.BatchBundles, smr.MaxBatchBundles)
 	l.BatchBytes = min(l.BatchBytes, smr.MaxBatchBytes)
+	orInt(&l.EagerBytes, l.BatchBytes/4)
 	orInt(&l.InlineBytes, 256<<10)
 	orInt(&l.RetainBundles, 16<<10)
 	orInt(&l.RetainBytes, 32<<20)

@@ -40,7 +40,6 @@ type Engine struct {
 	observe  bool // never vote
 	enabled  bool
 	pending  bool // what Ordering.Pending heard last
-	recent   int  // bytes of the recent own batch
 	failed   error
 	viewSeen smr.View
 }

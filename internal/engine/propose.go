@@ -8,9 +8,9 @@ import (
 
 // propose gives the ordering a batch if it wants one and it is time, and reports whether it did.
 //
-// It is time at once when nothing is in flight. With batches in flight it is if what waits is at
-// least half of what recent batches held, or if there is but one and it is prepared: a batch costs
-// about the same whatever its size, so a small one waits for company while two are on their way.
+// It is time at once when nothing is in flight. With batches in flight it is once the newest of them
+// is prepared, or what waits is worth a batch by itself: a batch costs about the same whatever its
+// size, so what arrives meanwhile gathers.
 func (e *Engine) propose(now time.Time) bool {
 	if !e.enabled || e.store.free == 0 || e.failed != nil || e.ord.Want() <= 0 {
 		return false
@@ -19,14 +19,13 @@ func (e *Engine) propose(now time.Time) bool {
 		return false
 	}
 	st := e.ord.Status()
-	if alone := st.InFlight == 1 && st.Prepared >= st.Tip; st.InFlight > 0 && 2*e.store.freeSize < e.recent && !alone {
+	if st.InFlight > 0 && st.Prepared < st.Tip && e.store.freeSize < e.cfg.Limits.EagerBytes {
 		return false
 	}
 	b := e.batch(now)
 	if len(b.Refs) == 0 {
 		return false
 	}
-	e.recent = max(b.Bytes(), e.recent-e.recent/8)
 	e.ord.Propose(now, b, &e.eff)
 	return true
 }
