@@ -3,7 +3,6 @@ package sim
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 type worker struct {
 	c    *cluster
 	id   smr.ClientID
+	rng  random
 	core *client.Core
 	out  client.Output
 	left int    // operations not begun yet
@@ -27,15 +27,16 @@ type worker struct {
 }
 
 func newWorker(c *cluster, id smr.ClientID, signer auth.Signer) *worker {
-	t := c.plan.timeout
+	t := c.plan.Timeout
+	r := c.stream(streamClient, uint64(id))
 	return &worker{
-		c: c, id: id, left: c.plan.operations,
+		c: c, id: id, rng: r, left: c.plan.Operations,
 		core: client.NewCore(client.CoreConfig{
 			Membership: c.members, Client: id, Signer: signer,
-			Rand: rand.New(rand.NewPCG(c.rng.Uint64(), uint64(id))),
+			Rand: r.Rand,
 			Limits: client.Limits{
 				RetryTimeout: t, MaxRetryTimeout: 4 * t, QueryTimeout: t,
-				MaxInFlightBundles: 1 + c.rng.IntN(3), MaxBundleOps: 1 + c.rng.IntN(8),
+				MaxInFlightBundles: 1 + r.IntN(3), MaxBundleOps: 1 + r.IntN(8),
 			},
 		}),
 	}
@@ -45,14 +46,14 @@ func newWorker(c *cluster, id smr.ClientID, signer auth.Signer) *worker {
 func (w *worker) now() time.Time { return start.Add(w.c.clk.now) }
 
 func (w *worker) begin() {
-	for range w.c.plan.outstanding {
+	for range w.c.plan.Outstanding {
 		w.rest()
 	}
 }
 
 // rest lets a lane think, then call.
 func (w *worker) rest() {
-	w.c.clk.after(w.c.rng.exponential(w.c.plan.think), w.call)
+	w.c.clk.after(w.rng.exponential(w.c.plan.Think), w.call)
 }
 
 // call begins the lane's next operation, if any is left.
@@ -62,16 +63,16 @@ func (w *worker) call() {
 	}
 	w.left--
 	w.busy++
-	c, r := w.c, w.c.rng
-	o := &operation{client: int(w.id), key: fmt.Sprintf("key%d", r.IntN(c.plan.keys))}
+	c, r := w.c, w.rng
+	o := &operation{client: int(w.id), key: fmt.Sprintf("key%d", r.IntN(c.plan.Keys))}
 	switch x := r.Float64(); {
-	case x < c.plan.reads:
+	case x < c.plan.Reads:
 		o.kind, o.unordered = opGet, true
-	case x < c.plan.reads+0.1:
+	case x < c.plan.Reads+0.1:
 		o.kind = opGet
-	case x < c.plan.reads+0.2:
+	case x < c.plan.Reads+0.2:
 		o.kind = opDelete
-	case x < c.plan.reads+0.3:
+	case x < c.plan.Reads+0.3:
 		o.kind, o.value, o.expect = opCAS, w.value(), w.guess(o.key)
 	default:
 		o.kind, o.value = opPut, w.value()
@@ -95,7 +96,7 @@ func (w *worker) call() {
 func (w *worker) value() string {
 	w.seq++
 	s := fmt.Sprintf("c%d.%d.", w.id, w.seq)
-	return s + strings.Repeat("x", max(0, w.c.rng.IntN(w.c.plan.valueBytes+1)-len(s)))
+	return s + strings.Repeat("x", max(0, w.rng.IntN(w.c.plan.ValueBytes+1)-len(s)))
 }
 
 // guess returns a value that the key may have: the newest this run wrote to it, or none.
@@ -152,7 +153,7 @@ func (w *worker) ended(d client.Completion) {
 	o := d.Call.Tag.(*operation)
 	var advice *client.AdviceError
 	if errors.As(d.Err, &advice) && errors.Is(d.Err, client.ErrUnknown) {
-		w.c.clk.after(w.c.plan.timeout, func() {
+		w.c.clk.after(w.c.plan.Timeout, func() {
 			w.core.Retry(w.now(), d.Call, &w.out)
 			w.flush()
 		})

@@ -73,12 +73,24 @@ func (c *clock) step(limit time.Duration) bool {
 	return true
 }
 
-// random draws everything a run leaves to chance. One generator serves the whole run, so any
-// change in the order of draws changes the trace.
+// random draws one thing's share of what a run leaves to chance.
 type random struct{ *rand.Rand }
 
-func newRandom(seed uint64) random {
-	return random{rand.New(rand.NewPCG(seed, 0x5bd1e995_9e3779b9))}
+// The streams of a seed. Each thing that draws has its own, so that a change in what one draws
+// shifts nothing in what the others do.
+const (
+	streamPlan uint64 = iota + 1
+	streamNetwork
+	streamReplica // of each
+	streamClient  // of each
+	streamAdversary
+	streamTwins
+	streamFault // of the fault's own seed
+)
+
+// stream returns the random source of one thing.
+func stream(seed, kind, id uint64) random {
+	return random{rand.New(rand.NewPCG(seed, kind<<56^id<<40^0x5bd1e995_9e37))}
 }
 
 // chance reports true with probability p.

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -28,32 +29,36 @@ func (r Result) OK() bool { return r.Failure == "" }
 
 // Counts says how much of what a run saw: a run that saw nothing proves nothing.
 type Counts struct {
-	Crashes, PowerLosses, Partitions, Pauses int
-	Lost                                     uint64 // frames
-	Views                                    smr.View
-	Decided                                  smr.SeqNo
-	Checkpoints                              int // made by correct replicas
-	Truncations                              int
-	CaughtUp                                 int // times that a replica began to fetch decisions
-	ViewChanges                              int // views entered by a replica
-	Excused                                  int // runs without a quorum of replicas that can go on
-	Stranded                                 int // correct replicas that need state transfer at the end
-	Acknowledged                             int // ordered operations
-	Reads                                    int // unordered reads answered without ordering
+	Faults       map[FaultKind]uint64 // that really happened
+	Lost         uint64               // frames
+	Views        smr.View
+	Decided      smr.SeqNo
+	Checkpoints  int // made by correct replicas
+	Truncations  int
+	CaughtUp     int // times that a replica began to fetch decisions
+	ViewChanges  int // views entered by a replica
+	Excused      int // runs without a quorum of replicas that can go on
+	Stranded     int // correct replicas that need state transfer at the end
+	Acknowledged int // ordered operations
+	Reads        int // unordered reads answered without ordering
 }
 
 // Add sums c and d, for a report over seeds.
 func (c Counts) Add(d Counts) Counts {
-	c.Crashes += d.Crashes
-	c.PowerLosses += d.PowerLosses
-	c.Partitions += d.Partitions
+	faults := map[FaultKind]uint64{}
+	maps.Copy(faults, c.Faults)
+	for _, k := range FaultKinds() {
+		if n := d.Faults[k]; n > 0 {
+			faults[k] += n
+		}
+	}
+	c.Faults = faults
 	c.Lost += d.Lost
 	c.Views += d.Views
 	c.Decided += d.Decided
 	c.Checkpoints += d.Checkpoints
 	c.Truncations += d.Truncations
 	c.CaughtUp += d.CaughtUp
-	c.Pauses += d.Pauses
 	c.ViewChanges += d.ViewChanges
 	c.Excused += d.Excused
 	c.Stranded += d.Stranded
@@ -64,10 +69,10 @@ func (c Counts) Add(d Counts) Counts {
 
 // cluster is one run.
 type cluster struct {
-	plan    plan
+	plan    Plan
 	options Options
 	clk     clock
-	rng     random
+	seed    uint64
 	trace   *trace
 	net     *network
 	oracle  *oracle
@@ -105,16 +110,19 @@ const maxEvents = 5_000_000
 // Run simulates one seed. The error is a mistake in the options; what the run found is in the
 // result.
 func Run(seed uint64, o Options) (Result, error) {
-	c := &cluster{options: o, rng: newRandom(seed)}
+	c := &cluster{options: o, seed: seed}
 	c.trace = newTrace(&c.clk, o.Trace)
-	var err error
-	if c.plan, err = draw(c.rng, o); err != nil {
+	if o.Plan != nil {
+		c.plan = *o.Plan
+	} else if p, err := Draw(seed, o); err != nil {
 		return Result{}, err
+	} else {
+		c.plan = p
 	}
-	c.plan.ed25519 = seed%50 == 49
+	c.counts.Faults = map[FaultKind]uint64{}
 	c.oracle = newOracle(c)
 	c.net = newNetwork(c)
-	if err := c.build(seed); err != nil {
+	if err := c.build(); err != nil {
 		return Result{}, err
 	}
 	c.trace.note("seed %d: %+v", seed, c.plan)
@@ -130,10 +138,13 @@ func Run(seed uint64, o Options) (Result, error) {
 	c.counts.Decided, c.counts.Lost = c.oracle.top, c.net.lost
 	c.trace.word(c.clk.ran)
 	return Result{
-		Seed: seed, Scenario: c.plan.scenario, Replicas: c.plan.n, TraceHash: fmt.Sprintf("%016x", c.trace.sum),
+		Seed: seed, Scenario: c.plan.Scenario, Replicas: c.plan.Replicas, TraceHash: fmt.Sprintf("%016x", c.trace.sum),
 		Events: c.clk.ran, Virtual: c.clk.now, Failure: c.failure, Counts: c.counts,
 	}, nil
 }
+
+// stream returns the random source of one thing in this run.
+func (c *cluster) stream(kind, id uint64) random { return stream(c.seed, kind, id) }
 
 // guard runs f; a violation or panic under it becomes the run's failure.
 func (c *cluster) guard(f func()) {
@@ -158,7 +169,7 @@ func (c *cluster) run() {
 		w.begin()
 	}
 	c.schedule()
-	bound := c.plan.chaos + livenessBound*c.plan.timeout
+	bound := c.plan.Chaos + livenessBound*c.plan.Timeout
 	next := time.Duration(0)
 	for c.clk.step(bound) {
 		if c.clk.ran > maxEvents {
@@ -210,7 +221,7 @@ func (c *cluster) unfinished() string {
 // unrecoverable reports whether so many replicas wait for state transfer that, with the Byzantine
 // ones, no quorum is left.
 func (c *cluster) unrecoverable() bool {
-	out := len(c.plan.byzantine)
+	out := len(c.plan.Byzantine)
 	for _, n := range c.nodes {
 		if !n.byzantine && n.stranded() {
 			out++

@@ -63,7 +63,7 @@ func (d *disk) sync() {
 	d.syncing, d.newer = true, false
 	writes, _ := d.store.Pending()
 	n := d.n
-	n.after(n.c.rng.exponential(n.c.plan.sync), func() {
+	n.after(n.rng.exponential(n.c.plan.Sync), func() {
 		d.syncing = false
 		upto := d.store.Sync(writes)
 		if err := d.store.Err(); err != nil {
@@ -95,7 +95,7 @@ func (d *disk) truncate(upto smr.SeqNo) {
 
 // crash loses a random part of what was not synced.
 func (d *disk) crash() {
-	r := d.n.c.rng
+	r := d.n.rng
 	d.store.Crash(func(pending int) int { return r.IntN(pending + 1) })
 	d.syncing, d.newer, d.appended = false, false, nil
 }

@@ -61,7 +61,7 @@ func (e *executor) work() {
 	}
 	e.working = true
 	n := e.n
-	n.after(n.c.rng.exponential(n.c.plan.execute), func() {
+	n.after(n.rng.exponential(n.c.plan.Execute), func() {
 		e.working = false
 		d := e.feed[0]
 		e.feed = e.feed[1:]
@@ -100,7 +100,7 @@ func (e *executor) write() {
 	}
 	s, n := e.next, e.n
 	e.next, e.writing = nil, true
-	n.after(n.c.rng.exponential(n.c.plan.checkpoint), func() {
+	n.after(n.rng.exponential(n.c.plan.Checkpoint), func() {
 		w := n.disk.checkpoint(s)
 		s.Release()
 		e.writing = false

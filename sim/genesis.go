@@ -3,7 +3,6 @@ package sim
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"math/rand/v2"
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
@@ -12,48 +11,48 @@ import (
 )
 
 // build makes keys, membership, replicas and clients.
-func (c *cluster) build(seed uint64) error {
-	keys := newKeyring(seed, c.plan.ed25519)
+func (c *cluster) build() error {
+	keys := newKeyring(c.seed, c.plan.Ed25519)
 	c.scheme = keys.scheme
-	c.id = smr.ClusterID(sha256.Sum256(binary.BigEndian.AppendUint64([]byte("sim"), seed)))
+	c.id = smr.ClusterID(sha256.Sum256(binary.BigEndian.AppendUint64([]byte("sim"), c.seed)))
 	p := &c.plan
-	members := make([]quorum.Member, p.n)
-	signers := make([]auth.Signer, p.n)
+	members := make([]quorum.Member, p.Replicas)
+	signers := make([]auth.Signer, p.Replicas)
 	for i := range members {
 		signers[i] = keys.signer(uint64(i + 1))
 		members[i] = quorum.Member{ID: smr.NodeID(i + 1), Role: quorum.Voter, Key: signers[i].Public()}
 	}
 	var err error
-	if c.members, err = quorum.New(c.id, 1, quorum.Byzantine, quorum.Byzantine.MaxFaults(p.n), members, 0); err != nil {
+	if c.members, err = quorum.New(c.id, 1, quorum.Byzantine, quorum.Byzantine.MaxFaults(p.Replicas), members, 0); err != nil {
 		return err
 	}
-	admitted := make([]execution.Client, p.clients)
+	admitted := make([]execution.Client, p.Clients)
 	for i := range admitted {
 		s := keys.signer(uint64(1000 + i))
 		admitted[i] = execution.Client{ID: smr.ClientID(i + 1), Key: s.Public()}
 		c.clients = append(c.clients, newWorker(c, smr.ClientID(i+1), s))
 	}
 	for i := range members {
-		n, err := newNode(c, members[i].ID, signers[i], admitted)
+		n, err := newNode(c, members[i].ID, false, signers[i], admitted)
 		if err != nil {
 			return err
 		}
 		c.nodes = append(c.nodes, n)
 	}
-	c.side = make([]bool, p.n+1)
-	for _, id := range p.byzantine {
+	c.side = make([]bool, p.Replicas+1)
+	for _, id := range p.Byzantine {
 		n := c.nodes[id-1]
 		n.byzantine = true
-		if p.behaviour == "twins" {
-			if n.twin, err = newNode(c, id, signers[id-1], admitted); err != nil {
+		if p.Behaviour == "twins" {
+			if n.twin, err = newNode(c, id, true, signers[id-1], admitted); err != nil {
 				return err
 			}
-			n.twin.byzantine, n.twin.second = true, true
+			n.twin.byzantine = true
 			continue
 		}
 		n.adversary, err = c.options.Adversary(AdversaryConfig{
-			Behaviour: p.behaviour, Self: id, Membership: c.members, Verifier: auth.NewVerifier(c.members, c.scheme),
-			Signer: signers[id-1], Rand: rand.New(rand.NewPCG(c.rng.Uint64(), uint64(id))),
+			Behaviour: p.Behaviour, Self: id, Membership: c.members, Verifier: auth.NewVerifier(c.members, c.scheme),
+			Signer: signers[id-1], Rand: c.stream(streamAdversary, uint64(id)).Rand,
 		})
 		if err != nil {
 			return err

@@ -14,7 +14,10 @@ import (
 // in flight when its receiver crashes may reach the receiver's next life, as a replayed frame would.
 type network struct {
 	c   *cluster
+	rng random
 	cut [][]bool // [from][to]
+	// dropped counts the faults under way that take most frames of a class.
+	dropped [256]int
 	// healed: faults are over, nothing is lost any more.
 	healed bool
 	sent   uint64
@@ -22,8 +25,8 @@ type network struct {
 }
 
 func newNetwork(c *cluster) *network {
-	size := c.plan.n + c.plan.clients + 1
-	w := &network{c: c, cut: make([][]bool, size)}
+	size := c.plan.Replicas + c.plan.Clients + 1
+	w := &network{c: c, rng: c.stream(streamNetwork, 0), cut: make([][]bool, size)}
 	for i := range w.cut {
 		w.cut[i] = make([]bool, size)
 	}
@@ -32,7 +35,7 @@ func newNetwork(c *cluster) *network {
 
 func (w *network) endpoint(id auth.Identity) int {
 	if id.Kind == auth.IdentityClient {
-		return w.c.plan.n + int(id.ID)
+		return w.c.plan.Replicas + int(id.ID)
 	}
 	return int(id.ID)
 }
@@ -43,28 +46,26 @@ func (w *network) send(from, to auth.Identity, class wire.Class, kind uint8, pay
 	if t <= 0 || t >= len(w.cut) {
 		return
 	}
-	p, r := &w.c.plan, w.c.rng
+	p, r := &w.c.plan, w.rng
 	w.sent++
 	copies := 1
 	if !w.healed {
-		loss := p.loss
-		for _, d := range p.dropClass {
-			if d == class {
-				loss = 0.7
-			}
+		loss := p.Loss
+		if w.dropped[class] > 0 {
+			loss = 0.7
 		}
 		if w.cut[f][t] || r.chance(loss) {
 			w.lost++
 			return
 		}
-		if r.chance(p.duplicate) {
+		if r.chance(p.Duplicate) {
 			copies = 2
 		}
 	}
 	for range copies {
-		d := p.floor + r.exponential(p.delay)
-		if !w.healed && r.chance(p.straggle) {
-			d += r.exponential(100 * p.delay)
+		d := p.Floor + r.exponential(p.Delay)
+		if !w.healed && r.chance(p.Straggle) {
+			d += r.exponential(100 * p.Delay)
 		}
 		w.c.clk.after(d, func() { w.arrive(from, to, f, t, class, kind, payload) })
 	}
@@ -89,8 +90,8 @@ func (w *network) split(side []smr.NodeID, oneWay bool) {
 	for _, id := range side {
 		in[id] = true
 	}
-	for a := 1; a <= w.c.plan.n; a++ {
-		for b := 1; b <= w.c.plan.n; b++ {
+	for a := 1; a <= w.c.plan.Replicas; a++ {
+		for b := 1; b <= w.c.plan.Replicas; b++ {
 			if in[a] != in[b] && (in[a] || !oneWay) {
 				w.cut[a][b] = true
 			}
@@ -106,7 +107,7 @@ func (w *network) mend() {
 				continue
 			}
 			w.cut[a][b] = false
-			if a != b && a <= w.c.plan.n && b <= w.c.plan.n {
+			if a != b && a <= w.c.plan.Replicas && b <= w.c.plan.Replicas {
 				w.connect(smr.NodeID(a), smr.NodeID(b))
 			}
 		}
@@ -115,7 +116,7 @@ func (w *network) mend() {
 
 // connect tells both ends, soon, that the path between them works again.
 func (w *network) connect(a, b smr.NodeID) {
-	w.c.clk.after(w.c.rng.between(0, 20*time.Millisecond), func() {
+	w.c.clk.after(w.rng.between(0, 20*time.Millisecond), func() {
 		if w.cut[a][b] || w.cut[b][a] {
 			return // mending tells them
 		}

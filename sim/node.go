@@ -22,8 +22,9 @@ type node struct {
 	id        smr.NodeID
 	byzantine bool
 	adversary Adversary
-	twin      *node // a second engine with the same key, which talks to the other side
-	second    bool  // this is a twin
+	twin      *node  // a second engine with the same key, which talks to the other side
+	second    bool   // this is a twin
+	rng       random // of its disk, its execution and its clock
 	verifier  *auth.Verifier
 	decoder   *engine.Decoder
 	signer    *watchSigner
@@ -48,14 +49,17 @@ type node struct {
 	last     marks
 }
 
-func newNode(c *cluster, id smr.NodeID, signer auth.Signer, admitted []execution.Client) (*node, error) {
+func newNode(c *cluster, id smr.NodeID, second bool, signer auth.Signer, admitted []execution.Client) (*node, error) {
 	v := auth.NewVerifier(c.members, c.scheme)
 	n := &node{
-		c: c, id: id, verifier: v, signer: &watchSigner{Signer: signer}, admitted: admitted,
+		c: c, id: id, second: second, rng: c.stream(streamReplica, uint64(id)), verifier: v, signer: &watchSigner{Signer: signer}, admitted: admitted,
 		decoder: engine.NewDecoder(v, c.options.Factory.NewCodec(v), c.scheme),
 	}
-	if s := c.plan.skew; s > 0 {
-		n.skew = c.rng.between(-s, s)
+	if second {
+		n.rng = c.stream(streamReplica, uint64(id)+1000)
+	}
+	if s := c.plan.Skew; s > 0 {
+		n.skew = n.rng.between(-s, s)
 	}
 	n.disk = newDisk(n)
 	return n, nil
@@ -115,12 +119,12 @@ func (n *node) restart() {
 	n.engine = engine.New(engine.Config{
 		Params: protocol.Params{
 			Self: n.id, Membership: n.c.members, Verifier: n.verifier, Signer: n.signer,
-			Pipeline: p.pipeline, Window: p.window, BaseTimeout: p.timeout, MaxTimeout: 8 * p.timeout,
-			Heartbeat: p.timeout / 4, Resend: p.timeout / 2, MaxClockDrift: 200 * time.Millisecond,
+			Pipeline: p.Pipeline, Window: p.Window, BaseTimeout: p.Timeout, MaxTimeout: 8 * p.Timeout,
+			Heartbeat: p.Timeout / 4, Resend: p.Timeout / 2, MaxClockDrift: 200 * time.Millisecond,
 		},
 		Factory:         n.c.options.Factory,
-		CheckpointBytes: p.checkpointBytes,
-		Limits:          engine.Limits{RetainBytes: p.retainBytes},
+		CheckpointBytes: p.CheckpointBytes,
+		Limits:          engine.Limits{RetainBytes: p.RetainBytes},
 	})
 	n.input(func(now time.Time) { n.engine.Start(now, boot, &n.out) })
 	if boot.Executed > 0 {
@@ -216,7 +220,7 @@ func (n *node) perform() {
 		n.requests.Released([]smr.BundleID{b.ID})
 	}
 	for _, q := range out.ReadLog {
-		n.after(n.c.rng.exponential(n.c.plan.sync/4), func() {
+		n.after(n.rng.exponential(n.c.plan.Sync/4), func() {
 			r := n.disk.read(q)
 			n.input(func(now time.Time) { n.engine.LogRead(now, r, &n.out) })
 		})
@@ -313,7 +317,7 @@ func (n *node) send(f engine.Frame) {
 
 // reply sends a frame to a client.
 func (n *node) reply(client smr.ClientID, class wire.Class, payload []byte) {
-	if n.byzantine && n.c.plan.behaviour == "silent" {
+	if n.byzantine && n.c.plan.Behaviour == "silent" {
 		return
 	}
 	n.c.net.send(auth.NodeIdentity(n.id), auth.ClientIdentity(client), class, wire.KindOnly, payload)

@@ -58,7 +58,7 @@ func TestSeeds(t *testing.T) {
 	t.Logf("%d seeds, %d events: %+v", *seeds, events, counts)
 	if *seeds >= 40 {
 		for name, n := range map[string]uint64{
-			"crashes": uint64(counts.Crashes), "power losses": uint64(counts.PowerLosses), "partitions": uint64(counts.Partitions),
+			"crashes": counts.Faults[sim.FaultCrash], "power losses": counts.Faults[sim.FaultPowerLoss], "partitions": counts.Faults[sim.FaultPartition],
 			"lost frames": counts.Lost, "view changes": uint64(counts.Views), "checkpoints": uint64(counts.Checkpoints),
 			"truncations": uint64(counts.Truncations), "acknowledged": uint64(counts.Acknowledged), "unordered reads": uint64(counts.Reads),
 		} {

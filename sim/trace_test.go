@@ -9,7 +9,7 @@ import (
 func TestEventsRunInOrderOfTimeThenOfScheduling(t *testing.T) {
 	var c clock
 	var got []int
-	r := newRandom(1)
+	r := stream(1, streamPlan, 0)
 	type want struct {
 		at time.Duration
 		n  int

@@ -61,7 +61,7 @@ Oracles check every step; the exit code is not 0 if any seed fails.`,
 	fl.Uint64Var(&f.seed, "seed", 0, "run this seed")
 	fl.Uint64Var(&f.seeds, "seeds", 0, "run this many seeds")
 	fl.Uint64Var(&f.first, "first", 0, "with --seeds: the first seed")
-	fl.IntVar(&f.replicas, "replicas", 0, "cluster size (0: drawn from the seed, 4 or 7)")
+	fl.IntVar(&f.replicas, "replicas", 0, "cluster size (0: drawn from the seed, 4 to 10)")
 	fl.StringVar(&f.scenario, "scenario", "", "scenario (empty: drawn from the seed): "+fmt.Sprint(sim.Scenarios()))
 	fl.BoolVar(&f.json, "json", false, "one JSON object a line on stdout")
 	fl.StringVar(&f.trace, "trace", "", "write what happens to this file")
