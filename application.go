@@ -70,28 +70,41 @@ type Frozen interface {
 	Release()
 }
 
-// PartID names a part of divisible state. Ids are chosen by the application and are stable: a part
-// keeps its id for as long as it exists.
+// PartID names a part of divisible state. Ids are chosen by the application and mean nothing to the
+// framework.
 type PartID uint64
 
 // PartInfo describes one part of divisible state.
 type PartInfo struct {
 	ID     PartID
-	Bytes  uint64
+	Bytes  uint64 // at most MaxPartBytes
 	Digest Digest // SHA-256 of the part's bytes
 }
 
-// Divisible is state that consists of parts with digests, of which only changed ones are stored
-// and moved. Embed [DivisibleState] in the implementing type. State transfer of divisible state is
-// not wired yet; the interface is fixed here so that applications can be written against it.
+// Divisible is state that consists of parts with digests, of which only those that changed are
+// hashed, stored and moved. Embed [DivisibleState] in the implementing type. Package state has maps
+// that are divisible already.
+//
+// What the parts are follows from the ordered requests alone: replicas that executed the same ones
+// have the same ids and the same bytes, whenever captures were taken, and whatever was restored
+// between. So whatever decides about parts to come (a counter of ids, say) is itself in a part. A
+// change should change few parts: between 64 KiB and 1 MiB is a good size for one. State has at most
+// [MaxParts].
+//
+// All methods run on the execution goroutine. A PartWriter is used there, too.
 type Divisible interface {
 	State
-	// Freeze captures the state as of now, on the execution goroutine; it must be cheap.
+	// Freeze captures the state as of now. Execution waits for it: it must be cheap, whatever the
+	// size of the state (copy-on-write, a snapshot of a database). The framework takes further
+	// captures before it has released earlier ones.
 	Freeze() FrozenParts
-	// Parts lists the current parts in ascending id order.
-	Parts() []PartInfo
-	// Begin starts a replacement of parts; nothing is visible before Commit of the result.
+	// Begin starts a replacement of parts. Nothing else is called before the Commit or Abort of the
+	// result.
 	Begin() PartWriter
+	// Reset makes the state that of a new instance. The framework calls it at start when there is
+	// no checkpoint: state that lives on disk may be left over from a run whose checkpoints are
+	// gone. An error is a local fault; the replica does not start.
+	Reset() error
 }
 
 // DivisibleState marks the embedding type as divisible state.
@@ -99,21 +112,39 @@ type DivisibleState struct{}
 
 func (DivisibleState) stateKind() {}
 
-// FrozenParts is a captured divisible state.
+// FrozenParts is a captured divisible state. It is used by one goroutine at a time, which need not
+// be the execution goroutine, beside execution. An error of Parts or ReadPart is a local fault: the
+// checkpoint is given up and the replica stops.
 type FrozenParts interface {
-	// Parts lists the parts in ascending id order, with their digests.
-	Parts() []PartInfo
-	// ReadPart appends the bytes of a part to dst.
+	// Parts lists the parts in strictly ascending order of their ids. It computes the digests of
+	// parts that changed since an earlier capture computed them, and of no others. The slice is the
+	// caller's.
+	Parts() ([]PartInfo, error)
+	// ReadPart appends the bytes of a part that Parts lists to dst and returns the extended slice,
+	// which is the caller's.
 	ReadPart(dst []byte, id PartID) ([]byte, error)
 	// Release frees what the capture holds. It is called exactly once.
 	Release()
 }
 
-// PartWriter replaces parts of divisible state atomically.
+// PartWriter turns the present state into another by replacing some of its parts. The framework
+// compares the parts of the present state with those wanted, puts the ones that are missing or
+// differ, in ascending order of their ids, deletes the ones that are not wanted, and commits. Parts
+// that it does not mention stay as they are.
+//
+// Parts come from a checkpoint that a quorum certified, so one that does not decode is a defect; it
+// must still be refused with an error rather than a panic. After a failed Commit, an Abort, or the
+// end of the process before Commit, the state must be as before, or refuse everything but Begin and
+// Reset: the framework restores again or stops.
 type PartWriter interface {
-	Put(id PartID, data []byte) error
+	// Put sets the bytes of a part. info.Digest is the digest of data, verified: an implementation
+	// may keep it. data is the caller's again after the call.
+	Put(info PartInfo, data []byte) error
+	// Delete removes a part.
 	Delete(id PartID) error
+	// Commit makes the result the state. Its Freeze lists the parts wanted, digests included.
 	Commit() error
+	// Abort gives up. It is not called after Commit.
 	Abort()
 }
 

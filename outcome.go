@@ -41,5 +41,7 @@ const (
 	MaxBundleOps    = 4096           // ops in one bundle
 	MaxBatchBundles = 4096           // bundles in one batch
 	MaxBatchBytes   = 8 << 20        // encoded bundles of one batch
+	MaxPartBytes    = 4 << 20        // one part of a checkpoint
+	MaxParts        = 1 << 24        // parts of one state
 	SessionWindow   = 4096           // ops of a session that may be outstanding at once
 )
