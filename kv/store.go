@@ -48,7 +48,7 @@ func (s *Store) Execute(ctx *smr.Context, r Request) Reply {
 		s.put(ctx.Seq, r.Key, r.Value)
 		return Reply{Status: StatusOK}
 	case OpDelete:
-		if !s.tree.Delete(r.Key) {
+		if _, ok := s.tree.Delete(r.Key); !ok {
 			return Reply{Status: StatusNotFound}
 		}
 		s.deletes[bucket(r.Key)] = ctx.Seq

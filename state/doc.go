@@ -1,5 +1,11 @@
-// Package state holds ready-made structures for application state that can be captured cheaply.
+// Package state holds ready-made application state that is captured cheaply and moves in parts.
 //
-// [Tree] is an ordered map in memory whose Clone costs nothing: the copy and the original share
-// nodes and copy them on write, so a capture can be written to disk beside execution.
+// [Map] is an ordered map as divisible state: [Memory] keeps it in memory, [Pebble] on disk. Its parts
+// are ranges of keys with bounds that only move when a part grows too large or too small, so a change
+// of one key changes one part. Which parts there are follows from the changes made, and is itself in
+// the parts; both kinds divide alike. A capture costs nothing, and only the parts that changed since
+// the last one are hashed.
+//
+// [Tree] is what Memory is built on: an ordered map whose Clone costs nothing, since the copy and
+// the original share nodes and copy them on write.
 package state

@@ -89,8 +89,8 @@ func (t *Tree[V]) Get(key string) (v V, ok bool) {
 	return v, false
 }
 
-// Set sets the value of key.
-func (t *Tree[V]) Set(key string, v V) {
+// Set sets the value of key and returns the value it had, if any.
+func (t *Tree[V]) Set(key string, v V) (old V, had bool) {
 	if t.root == nil {
 		if t.owner == nil {
 			t.owner = new(owner)
@@ -108,19 +108,17 @@ func (t *Tree[V]) Set(key string, v V) {
 	for {
 		i, found := n.find(key)
 		if found {
-			n.items[i].value = v
-			return
+			return n.replace(i, v), true
 		}
 		if len(n.children) == 0 {
 			n.items = insert(n.items, i, item[V]{key, v})
 			t.count++
-			return
+			return old, false
 		}
 		if len(n.children[i].items) >= maxItems {
 			t.split(n, i)
 			if key == n.items[i].key {
-				n.items[i].value = v
-				return
+				return n.replace(i, v), true
 			}
 			if key > n.items[i].key {
 				i++
@@ -128,6 +126,13 @@ func (t *Tree[V]) Set(key string, v V) {
 		}
 		n = t.child(n, i)
 	}
+}
+
+// replace puts v in the place of the value of item i, which it returns.
+func (n *node[V]) replace(i int, v V) V {
+	old := n.items[i].value
+	n.items[i].value = v
+	return old
 }
 
 // split halves the full child i of n, whose middle item moves up. n is t's own.
@@ -148,10 +153,10 @@ func (t *Tree[V]) split(n *node[V], i int) {
 	n.children = insert(n.children, i+1, right)
 }
 
-// Delete removes key and reports whether it was there.
-func (t *Tree[V]) Delete(key string) bool {
-	if _, ok := t.Get(key); !ok {
-		return false
+// Delete removes key and returns the value it had, if any.
+func (t *Tree[V]) Delete(key string) (old V, had bool) {
+	if old, had = t.Get(key); !had {
+		return old, false
 	}
 	t.root = t.mine(t.root)
 	t.remove(t.root, key)
@@ -163,7 +168,7 @@ func (t *Tree[V]) Delete(key string) bool {
 			t.root = t.root.children[0]
 		}
 	}
-	return true
+	return old, true
 }
 
 // remove takes key, which is there, out of the subtree of n. n is t's own and, the root apart, has
@@ -234,6 +239,39 @@ func (t *Tree[V]) fill(n *node[V], i int) {
 		n.items = cut(n.items, i)
 		n.children = cut(n.children, i+1)
 	}
+}
+
+// Floor returns the highest key at or below key, and its value.
+func (t *Tree[V]) Floor(key string) (at string, v V, ok bool) {
+	for n := t.root; n != nil; {
+		i, found := n.find(key)
+		if found {
+			return n.items[i].key, n.items[i].value, true
+		}
+		if i > 0 {
+			at, v, ok = n.items[i-1].key, n.items[i-1].value, true
+		}
+		if len(n.children) == 0 {
+			break
+		}
+		n = n.children[i]
+	}
+	return at, v, ok
+}
+
+// Below returns the highest key below key, and its value.
+func (t *Tree[V]) Below(key string) (at string, v V, ok bool) {
+	for n := t.root; n != nil; {
+		i, _ := n.find(key)
+		if i > 0 {
+			at, v, ok = n.items[i-1].key, n.items[i-1].value, true
+		}
+		if len(n.children) == 0 {
+			break
+		}
+		n = n.children[i]
+	}
+	return at, v, ok
 }
 
 // Ascend calls fn for every key at or above from, in order, until fn returns false. fn must not

@@ -45,8 +45,24 @@ func same(t *rapid.T, tree *Tree[int], model map[string]int) {
 	if i != len(keys) {
 		t.Fatalf("visited %d of %d", i, len(keys))
 	}
+	for _, k := range []string{"", "k", "k1", "k12", "k12x", "k4", "k499", "k9999", "l"} {
+		j, found := slices.BinarySearch(keys, k)
+		neighbour(t, tree.Below, k, keys[:j])
+		if found {
+			j++
+		}
+		neighbour(t, tree.Floor, k, keys[:j])
+	}
 	if tree.root != nil {
 		checkNodes(t, tree.root, true)
+	}
+}
+
+// neighbour checks that find(k) is the last of below.
+func neighbour(t *rapid.T, find func(string) (string, int, bool), k string, below []string) {
+	at, _, ok := find(k)
+	if ok != (len(below) > 0) || ok && at != below[len(below)-1] {
+		t.Fatalf("the key before %q is %q, %v; want the last of %d", k, at, ok, len(below))
 	}
 }
 
@@ -66,13 +82,16 @@ func TestTreeEqualsAMapAndItsClonesDoNotChange(t *testing.T) {
 			for i := range n {
 				k := fmt.Sprintf("k%d", (start+i*step)%space)
 				if del {
-					_, had := p.model[k]
-					if p.tree.Delete(k) != had {
-						t.Fatalf("Delete(%q) disagrees", k)
+					want, had := p.model[k]
+					if old, ok := p.tree.Delete(k); ok != had || old != want {
+						t.Fatalf("Delete(%q) = %d, %v; want %d, %v", k, old, ok, want, had)
 					}
 					delete(p.model, k)
 				} else {
-					p.tree.Set(k, i)
+					want, had := p.model[k]
+					if old, ok := p.tree.Set(k, i); ok != had || old != want {
+						t.Fatalf("Set(%q) = %d, %v; want %d, %v", k, old, ok, want, had)
+					}
 					p.model[k] = i
 				}
 			}
