@@ -85,6 +85,7 @@ const (
 	streamClient  // of each
 	streamAdversary
 	streamTwins
+	streamCore
 	streamFault // of the fault's own seed
 )
 

@@ -39,6 +39,10 @@ type Counts struct {
 	ViewChanges  int // views entered by a replica
 	Excused      int // runs without a quorum of replicas that can go on
 	Stranded     int // correct replicas that need state transfer at the end
+	Fenced       int // replicas that stopped themselves, or their execution, for a local fault
+	Refused      int // replicas that did not start, or vote, on what their disk held
+	FellBack     int // replicas that started from an older checkpoint, the newest being damaged
+	Diverged     int // replicas that found their own state to be another one than the certified
 	Acknowledged int // ordered operations
 	Reads        int // unordered reads answered without ordering
 }
@@ -62,6 +66,10 @@ func (c Counts) Add(d Counts) Counts {
 	c.ViewChanges += d.ViewChanges
 	c.Excused += d.Excused
 	c.Stranded += d.Stranded
+	c.Fenced += d.Fenced
+	c.Refused += d.Refused
+	c.FellBack += d.FellBack
+	c.Diverged += d.Diverged
 	c.Acknowledged += d.Acknowledged
 	c.Reads += d.Reads
 	return c
@@ -135,6 +143,7 @@ func Run(seed uint64, o Options) (Result, error) {
 			c.counts.Views = max(c.counts.Views, n.last.view)
 		}
 	}
+	c.countWeather()
 	c.counts.Decided, c.counts.Lost = c.oracle.top, c.net.lost
 	c.trace.word(c.clk.ran)
 	return Result{
@@ -184,51 +193,17 @@ func (c *cluster) run() {
 	}
 	c.clk.now = max(c.clk.now, c.healedAt)
 	if why := c.unfinished(); why != "" {
-		if !c.unrecoverable() {
+		excuse := c.unrecoverable()
+		if excuse == "" {
 			c.fail("liveness: %s after the faults ended: %s", c.clk.now-c.healedAt, why)
 		}
+		c.trace.note("not recoverable: %s", excuse)
 		c.counts.Excused++
 	}
 	c.final()
 }
 
 func (c *cluster) done() bool { return c.unfinished() == "" }
-
-// unfinished says what is still open: requests, or replicas behind. A replica whose missing
-// decisions nobody logs any more waits for state transfer, which is not built yet; it is counted,
-// not failed.
-func (c *cluster) unfinished() string {
-	var open []string
-	for _, w := range c.clients {
-		if s := w.open(); s != "" {
-			open = append(open, s)
-		}
-	}
-	if len(open) > 0 {
-		return strings.Join(open, "; ") + "; " + c.describe()
-	}
-	for _, n := range c.nodes {
-		if n.byzantine || n.stranded() {
-			continue
-		}
-		if !n.up || n.executed() < c.oracle.top {
-			return fmt.Sprintf("replica %d executed %d of %d: %s", n.id, n.executed(), c.oracle.top, c.describe())
-		}
-	}
-	return ""
-}
-
-// unrecoverable reports whether so many replicas wait for state transfer that, with the Byzantine
-// ones, no quorum is left.
-func (c *cluster) unrecoverable() bool {
-	out := len(c.plan.Byzantine)
-	for _, n := range c.nodes {
-		if !n.byzantine && n.stranded() {
-			out++
-		}
-	}
-	return out > c.members.F()
-}
 
 func (c *cluster) describe() string {
 	var b strings.Builder
@@ -238,12 +213,24 @@ func (c *cluster) describe() string {
 	return b.String()
 }
 
+// countWeather counts what happened all the time.
+func (c *cluster) countWeather() {
+	f, w := c.counts.Faults, c.net
+	f[FaultLoss], f[FaultDuplicate], f[FaultReorder] = w.lost, w.duplicated, w.straggled
+	for _, n := range c.nodes {
+		if n.clock.skew != 0 {
+			f[FaultSkew]++
+		}
+	}
+}
+
 // final checks what can be said only at the end.
 func (c *cluster) final() {
 	for _, n := range c.nodes {
-		if !n.byzantine && n.stranded() {
+		if n.counted() && n.stranded() {
 			c.counts.Stranded++
 		}
+		n.checkDivergence()
 	}
 	c.sameState()
 	c.history.check(c)

@@ -8,6 +8,7 @@ import (
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/internal/engine"
 	"github.com/atlas-smr/smr/internal/execution"
+	"github.com/atlas-smr/smr/storage"
 )
 
 // executor is a replica's execution in one life: the core, the batches that wait for it, and the
@@ -22,6 +23,7 @@ type executor struct {
 	working bool
 	next    *execution.Snapshot // waits while another is written
 	writing bool
+	fenced  bool // the application failed: nothing is executed or answered in this life
 }
 
 // begin restores the newest checkpoint.
@@ -29,7 +31,7 @@ func (e *executor) begin(n *node) {
 	*e = executor{n: n, service: newApplication()}
 	svc := e.service
 	if !n.byzantine {
-		svc = &watchedService{Service: e.service, o: n.c.oracle, id: n.id}
+		svc = &watchedService{Service: e.service, o: n.c.oracle, n: n}
 	}
 	core, err := execution.New(execution.Config{Clients: n.admitted, Membership: n.c.members.Digest()}, svc)
 	if err != nil {
@@ -56,16 +58,18 @@ func (e *executor) deliver(d engine.Delivery) {
 
 // work executes the next batch after a while, if none is being executed.
 func (e *executor) work() {
-	if e.working || len(e.feed) == 0 {
+	if e.working || e.fenced || len(e.feed) == 0 {
 		return
 	}
 	e.working = true
 	n := e.n
-	n.after(n.rng.exponential(n.c.plan.Execute), func() {
+	n.after(n.rng.exponential(n.c.plan.Execute)*time.Duration(max(1, n.app.slow)), func() {
 		e.working = false
 		d := e.feed[0]
 		e.feed = e.feed[1:]
-		e.apply(d)
+		if e.apply(d); e.fenced {
+			return
+		}
 		n.input(func(now time.Time) { n.engine.Executed(now, e.core.Executed(), &n.out) })
 		e.work()
 	})
@@ -74,7 +78,12 @@ func (e *executor) work() {
 func (e *executor) apply(d engine.Delivery) {
 	n := e.n
 	n.c.trace.event("execute", uint64(n.id), uint64(d.Decision.Seq))
-	if err := e.core.Apply(d.Decision, d.Bundles, &e.out); err != nil {
+	if err := e.core.Apply(d.Decision, d.Bundles, &e.out); err != nil && n.app.panicked {
+		e.fenced = true
+		n.c.trace.event("execution-fence", uint64(n.id))
+		n.c.counts.Fenced++
+		return
+	} else if err != nil {
 		n.c.fail("replica %d: %v", n.id, err)
 	}
 	n.replies(&e.out)
@@ -100,21 +109,35 @@ func (e *executor) write() {
 	}
 	s, n := e.next, e.n
 	e.next, e.writing = nil, true
-	n.after(n.rng.exponential(n.c.plan.Checkpoint), func() {
-		w := n.disk.checkpoint(s)
-		s.Release()
-		e.writing = false
-		n.c.counts.Checkpoints++
-		n.c.trace.event("checkpoint", uint64(n.id), uint64(w.Meta.Seq), hash(w.Root[:]))
-		if !n.byzantine {
-			n.c.oracle.root(n.id, w.Meta.Seq, w.Root)
-		}
-		n.input(func(now time.Time) {
-			n.engine.CheckpointSize(w.Meta.Seq, w.Meta.Bytes)
-			n.engine.CheckpointDurable(now, w.Meta.Seq, w.Root, &n.out)
-		})
-		e.write()
+	n.after(n.disk.latency(n.c.plan.Checkpoint), func() { n.disk.unlessHung(func() { e.written(s) }) })
+}
+
+// written ends the writing of a checkpoint.
+func (e *executor) written(s *execution.Snapshot) {
+	n := e.n
+	if n.disk.store.Err() != nil {
+		return // the replica stops
+	}
+	if n.disk.full {
+		n.disk.fence(storage.ErrDiskFull)
+		return
+	}
+	w := n.disk.checkpoint(s)
+	s.Release()
+	if n.disk.tearing() {
+		return
+	}
+	e.writing = false
+	n.c.counts.Checkpoints++
+	n.c.trace.event("checkpoint", uint64(n.id), uint64(w.Meta.Seq), hash(w.Root[:]))
+	if !n.byzantine && !n.app.diverges {
+		n.c.oracle.root(n.id, w.Meta.Seq, w.Root)
+	}
+	n.input(func(now time.Time) {
+		n.engine.CheckpointSize(w.Meta.Seq, w.Meta.Bytes)
+		n.engine.CheckpointDurable(now, w.Meta.Seq, w.Root, &n.out)
 	})
+	e.write()
 }
 
 // sameState demands that replicas at the same height hold the same state, to the byte.
@@ -122,7 +145,7 @@ func (c *cluster) sameState() {
 	var first *node
 	var want []byte
 	for _, n := range c.nodes {
-		if n.byzantine || !n.up || n.executed() != c.oracle.top {
+		if n.byzantine || !n.up || n.app.diverges || n.exec.fenced || n.executed() != c.oracle.top {
 			continue
 		}
 		s, err := n.exec.core.Freeze()

@@ -33,7 +33,7 @@ func (c *cluster) takeSides(r random) {
 func (c *cluster) budget() int {
 	left := c.members.F() - len(c.plan.Byzantine)
 	for _, n := range c.nodes {
-		if (!n.up || n.paused) && !n.byzantine {
+		if n.faulty() && !n.byzantine {
 			left--
 		}
 	}
@@ -52,6 +52,19 @@ func (c *cluster) someone(r random) smr.NodeID {
 		return 0
 	}
 	return ids[r.IntN(len(ids))]
+}
+
+// victim picks a correct replica that works, or with a chance of a half the primary if leader is set;
+// nil if no more replicas may be faulty now.
+func (f *occurrence) victim(leader bool) *node {
+	id := f.c.someone(f.rng)
+	if leader && f.rng.chance(0.5) {
+		id = f.c.primary()
+	}
+	if id == 0 || f.c.budget() <= 0 || f.c.nodes[id-1].faulty() {
+		return nil
+	}
+	return f.c.nodes[id-1]
 }
 
 // primary returns the primary of the view that most replicas are in.
@@ -76,7 +89,7 @@ func (f *occurrence) kill(id smr.NodeID, downtime time.Duration) {
 		return
 	}
 	n := c.nodes[id-1]
-	if !n.up || n.byzantine {
+	if n.faulty() {
 		return
 	}
 	f.took()
@@ -93,7 +106,7 @@ func (f *occurrence) pause() {
 		return
 	}
 	n := c.nodes[id-1]
-	if !n.up || n.byzantine || n.paused {
+	if n.faulty() {
 		return
 	}
 	f.took()
@@ -159,6 +172,87 @@ func (f *occurrence) partition() {
 	f.cut(side, f.rng.chance(0.4))
 }
 
+// oneWay cuts what a random set of replicas sends to the others.
+func (f *occurrence) oneWay() {
+	ids := f.c.members.Voters()
+	f.rng.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+	side := ids[:1+f.rng.IntN(len(ids)-1)]
+	slices.Sort(side)
+	f.cut(side, true)
+}
+
+// clog lets frames on some paths wait until the fault ends.
+func (f *occurrence) clog() {
+	f.took()
+	w := f.c.net
+	until := f.c.clk.now + f.For
+	for range 1 + f.rng.IntN(2*f.c.plan.Replicas) {
+		a, b := 1+f.rng.IntN(len(w.cut)-1), 1+f.rng.IntN(len(w.cut)-1)
+		w.clogged[a][b] = max(w.clogged[a][b], until)
+	}
+}
+
+// replay sends frames of the past once more, to whom they were sent.
+func (f *occurrence) replay() {
+	w := f.c.net
+	if len(w.captured) == 0 {
+		return
+	}
+	f.took()
+	for range 20 + f.rng.IntN(200) {
+		old := w.captured[f.rng.IntN(len(w.captured))]
+		f.c.clk.after(f.rng.between(0, f.For), func() { w.arrive(old) })
+	}
+}
+
+// crashMidway crashes a replica between two effects of one of its next steps.
+func (f *occurrence) crashMidway() {
+	n := f.victim(true)
+	if n == nil {
+		return
+	}
+	n.doomed, n.midway = true, 1+f.rng.IntN(40)
+	life := n.life
+	f.c.clk.after(f.For, func() {
+		if n.life == life && n.up {
+			n.doomed, n.midway = false, 0 // too quiet for the fault
+			return
+		}
+		f.took()
+		n.restart()
+	})
+}
+
+// clockJump sets a replica's clock off, forwards or back, and right again.
+func (f *occurrence) clockJump() {
+	n := f.victim(true)
+	if n == nil {
+		return
+	}
+	f.took()
+	d := f.rng.between(100*time.Millisecond, 5*time.Second)
+	if f.rng.chance(0.5) {
+		d = -d
+	}
+	n.jumpClock(d)
+	f.c.clk.after(f.For, func() { n.jumpClock(0) })
+}
+
+// clockFreeze stops a replica's clock for a while.
+func (f *occurrence) clockFreeze() {
+	n := f.victim(true)
+	if n == nil || n.clock.frozen {
+		return
+	}
+	f.took()
+	n.freezeClock(true)
+	f.c.clk.after(f.For, func() {
+		if n.clock.frozen {
+			n.freezeClock(false)
+		}
+	})
+}
+
 // isolate cuts off the primary of the moment, unless it is Byzantine: the next one gets its turn.
 func (f *occurrence) isolate() {
 	id := f.c.primary()
@@ -188,26 +282,4 @@ func (f *occurrence) dropClass() {
 	c.trace.event("drop-class", 0, uint64(class))
 	c.net.dropped[class]++
 	c.clk.after(f.For, func() { c.net.dropped[class]-- })
-}
-
-// lastOperations is how many operations a client may still begin after the faults.
-const lastOperations = 6
-
-// heal ends all faults: every path works, every correct replica comes back for good.
-func (c *cluster) heal() {
-	c.healed = true
-	c.healedAt = c.clk.now
-	c.trace.event("heal", 0)
-	c.net.healed = true
-	c.net.mend()
-	for _, w := range c.clients {
-		w.left = min(w.left, lastOperations)
-	}
-	for _, n := range c.nodes {
-		if !n.up {
-			c.clk.after(n.rng.between(0, 50*time.Millisecond), n.restart)
-		} else if n.paused {
-			n.resume()
-		}
-	}
 }

@@ -19,16 +19,20 @@ type network struct {
 	// dropped counts the faults under way that take most frames of a class.
 	dropped [256]int
 	// healed: faults are over, nothing is lost any more.
-	healed bool
-	sent   uint64
-	lost   uint64
+	healed     bool
+	clogged    [][]time.Duration // [from][to]: frames wait until then
+	banished   []bool            // replicas that stay cut off
+	captured   []frame           // some of those that were sent
+	sent, lost uint64
+	duplicated uint64
+	straggled  uint64
 }
 
 func newNetwork(c *cluster) *network {
 	size := c.plan.Replicas + c.plan.Clients + 1
-	w := &network{c: c, rng: c.stream(streamNetwork, 0), cut: make([][]bool, size)}
+	w := &network{c: c, rng: c.stream(streamNetwork, 0), cut: make([][]bool, size), clogged: make([][]time.Duration, size), banished: make([]bool, size)}
 	for i := range w.cut {
-		w.cut[i] = make([]bool, size)
+		w.cut[i], w.clogged[i] = make([]bool, size), make([]time.Duration, size)
 	}
 	return w
 }
@@ -40,6 +44,21 @@ func (w *network) endpoint(id auth.Identity) int {
 	return int(id.ID)
 }
 
+// frame is one on its way.
+type frame struct {
+	from, to auth.Identity
+	f, t     int // their endpoints
+	class    wire.Class
+	kind     uint8
+	payload  []byte
+}
+
+// Of the frames that are sent every captureEvery-th is kept for replay, the newest captureMax.
+const (
+	captureEvery = 37
+	captureMax   = 256
+)
+
 // send puts a frame on the path between two endpoints. payload must not change afterwards.
 func (w *network) send(from, to auth.Identity, class wire.Class, kind uint8, payload []byte) {
 	f, t := w.endpoint(from), w.endpoint(to)
@@ -47,9 +66,11 @@ func (w *network) send(from, to auth.Identity, class wire.Class, kind uint8, pay
 		return
 	}
 	p, r := &w.c.plan, w.rng
+	m := frame{from, to, f, t, class, kind, payload}
 	w.sent++
 	copies := 1
 	if !w.healed {
+		w.capture(m)
 		loss := p.Loss
 		if w.dropped[class] > 0 {
 			loss = 0.7
@@ -59,28 +80,55 @@ func (w *network) send(from, to auth.Identity, class wire.Class, kind uint8, pay
 			return
 		}
 		if r.chance(p.Duplicate) {
+			w.duplicated++
 			copies = 2
 		}
 	}
 	for range copies {
 		d := p.Floor + r.exponential(p.Delay)
 		if !w.healed && r.chance(p.Straggle) {
+			w.straggled++
 			d += r.exponential(100 * p.Delay)
 		}
-		w.c.clk.after(d, func() { w.arrive(from, to, f, t, class, kind, payload) })
+		if until := w.clogged[f][t]; until > w.c.clk.now && !w.healed {
+			d = max(d, until-w.c.clk.now) // in the order of sending
+		}
+		w.c.clk.after(d, func() { w.arrive(m) })
 	}
 }
 
-func (w *network) arrive(from, to auth.Identity, f, t int, class wire.Class, kind uint8, payload []byte) {
-	if w.cut[f][t] {
+func (w *network) capture(m frame) {
+	if w.sent%captureEvery != 0 {
+		return
+	}
+	if len(w.captured) < captureMax {
+		w.captured = append(w.captured, m)
+	} else {
+		w.captured[w.sent/captureEvery%captureMax] = m
+	}
+}
+
+func (w *network) arrive(m frame) {
+	if w.cut[m.f][m.t] {
 		w.lost++
 		return
 	}
-	if node, ok := to.Node(); ok {
-		w.c.nodes[node-1].frame(from, class, kind, payload)
+	if node, ok := m.to.Node(); ok {
+		w.c.nodes[node-1].frame(m.from, m.class, m.kind, m.payload)
 		return
 	}
-	w.c.clients[to.ID-1].frame(from, class, kind, payload)
+	w.c.clients[m.to.ID-1].frame(m.from, m.class, m.kind, m.payload)
+}
+
+// banish cuts a replica off for good: from everybody, or only what it sends.
+func (w *network) banish(id smr.NodeID, oneWay bool) {
+	w.banished[id] = true
+	for other := range w.cut {
+		w.cut[id][other] = true
+		if !oneWay {
+			w.cut[other][id] = true
+		}
+	}
 }
 
 // split cuts the replicas into two sides. oneWay cuts only the paths from the first side to the
@@ -103,7 +151,7 @@ func (w *network) split(side []smr.NodeID, oneWay bool) {
 func (w *network) mend() {
 	for a := range w.cut {
 		for b := range w.cut[a] {
-			if !w.cut[a][b] {
+			if !w.cut[a][b] || w.banished[a] || w.banished[b] {
 				continue
 			}
 			w.cut[a][b] = false

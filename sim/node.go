@@ -8,11 +8,9 @@ import (
 	"github.com/atlas-smr/smr/auth"
 	"github.com/atlas-smr/smr/internal/engine"
 	"github.com/atlas-smr/smr/internal/execution"
-	"github.com/atlas-smr/smr/internal/pb/wirepb"
 	"github.com/atlas-smr/smr/internal/requests"
 	"github.com/atlas-smr/smr/protocol"
 	"github.com/atlas-smr/smr/protocol/transfer"
-	"github.com/atlas-smr/smr/wire"
 )
 
 // node is one replica: what survives its crashes, and the life it is in. It does what package
@@ -29,21 +27,29 @@ type node struct {
 	decoder   *engine.Decoder
 	signer    *watchSigner
 	admitted  []execution.Client
-	skew      time.Duration
+	clock     wallClock
 	disk      *disk
 
 	// What must survive, as the oracle knows it.
 	sentVote protocol.Mark
+	// bad says for what damage that a restart does not heal the replica counts as faulty for good.
+	bad       string
+	wiped     bool      // its disk was emptied
+	witnesses []witness // who had seen a vote of it by then
+	app       appFault
 
 	// Of one life.
 	up       bool
 	paused   bool
+	outside  bool     // after the faults: not of the quorum that was healed
 	waiting  []func() // what happens when it is resumed
 	life     int      // events of earlier lives are void
 	engine   *engine.Engine
 	out      engine.Output
 	requests *requests.Core
-	timers   map[engine.TimerID]uint64 // generation that counts
+	doomed   bool // a fault waits for its moment: the replica counts as down
+	midway   int  // effects until it crashes, between two effects of one output; 0: it does not
+	timers   map[engine.TimerID]alarm
 	timerGen uint64
 	exec     executor
 	last     marks
@@ -59,14 +65,11 @@ func newNode(c *cluster, id smr.NodeID, second bool, signer auth.Signer, admitte
 		n.rng = c.stream(streamReplica, uint64(id)+1000)
 	}
 	if s := c.plan.Skew; s > 0 {
-		n.skew = n.rng.between(-s, s)
+		n.clock.skew = n.rng.between(-s, s)
 	}
 	n.disk = newDisk(n)
 	return n, nil
 }
-
-// now is the replica's clock.
-func (n *node) now() time.Time { return start.Add(n.c.clk.now + n.skew) }
 
 // after schedules do in this life only.
 func (n *node) after(d time.Duration, do func()) {
@@ -100,16 +103,20 @@ func (n *node) resume() {
 
 // restart begins a life from what the disk holds.
 func (n *node) restart() {
-	if n.up {
+	if n.up || n.bad != "" && !n.wiped || n.c.healed && n.outside {
 		return
 	}
 	n.c.trace.event("start", uint64(n.id), uint64(n.life))
 	n.up = true
 	n.life++
-	n.timers = map[engine.TimerID]uint64{}
+	n.timers = map[engine.TimerID]alarm{}
 	n.out = engine.Output{ReadClosed: true}
 	n.last = marks{}
-	boot := n.disk.recover()
+	boot, ok := n.disk.recover()
+	if !ok {
+		n.up = false
+		return
+	}
 	n.exec.begin(n)
 	if n.exec.core.Executed() != boot.Executed {
 		n.c.fail("replica %d: execution restored %d, the log begins above %d", n.id, n.exec.core.Executed(), boot.Executed)
@@ -127,12 +134,15 @@ func (n *node) restart() {
 		Limits:          engine.Limits{RetainBytes: p.RetainBytes},
 	})
 	n.input(func(now time.Time) { n.engine.Start(now, boot, &n.out) })
-	if boot.Executed > 0 {
+	if n.up && boot.Executed > 0 {
 		root, size := n.disk.newest()
 		n.input(func(now time.Time) {
 			n.engine.CheckpointSize(boot.Executed, size)
 			n.engine.CheckpointDurable(now, boot.Executed, root, &n.out)
 		})
+	}
+	if !n.up {
+		return // crashed on the way
 	}
 	if !n.byzantine {
 		n.checkRestart()
@@ -152,9 +162,33 @@ func (n *node) hidden(peer smr.NodeID) bool {
 	return (n.twin != nil || n.second) && n.c.side[peer] == n.second
 }
 
+// checkDivergence demands that a replica whose state differs has said so, once it held a certificate
+// for a checkpoint that it made itself.
+func (n *node) checkDivergence() {
+	if !n.app.diverges || !n.up || n.outside || n.paused {
+		return
+	}
+	s := n.engine.Status()
+	seq, root := n.disk.newestSeq, n.disk.newestRoot
+	if known, ok := n.c.oracle.roots[seq]; ok && known != root && s.Certified == seq && s.Diverged == 0 {
+		n.c.fail("divergence hidden: replica %d has another root at %d than the certified one, and does not say so", n.id, seq)
+	}
+}
+
+// honest reports whether nobody may have evidence against the replica.
+func (n *node) honest() bool { return !n.byzantine && !n.wiped && !n.app.diverges }
+
+// faulty reports whether the replica counts among the f that may be faulty at a time.
+func (n *node) faulty() bool {
+	return n.byzantine || !n.up || n.paused || n.doomed || n.bad != "" || n.clock.wrong() || n.disk.broken() || n.exec.fenced
+}
+
 // checkRestart demands that nothing that was durable, or that others were told, is forgotten.
 func (n *node) checkRestart() {
 	s := n.status()
+	if n.wiped {
+		return
+	}
 	if s.Voted.Less(n.sentVote) {
 		n.c.fail("amnesia: replica %d sent a vote at %+v and restarted with %+v", n.id, n.sentVote, s.Voted)
 	}
@@ -169,7 +203,8 @@ func (n *node) checkRestart() {
 // crash ends the life: what was not synced may be lost.
 func (n *node) crash() {
 	n.c.trace.event("crash", uint64(n.id))
-	n.up, n.paused, n.waiting = false, false, nil
+	n.up, n.paused, n.waiting, n.doomed, n.midway = false, false, nil, false, 0
+	n.out = engine.Output{}
 	n.engine, n.requests, n.timers = nil, nil, nil
 	n.exec.end()
 	n.disk.crash()
@@ -202,11 +237,22 @@ func (n *node) watch() {
 // perform does what the engine's output says, in the driver's order.
 func (n *node) perform() {
 	out := &n.out
-	n.disk.write(out.Write)
+	for _, w := range out.Write {
+		if n.falls() {
+			return
+		}
+		n.disk.write(w)
+	}
 	for _, f := range out.Send {
+		if n.falls() {
+			return
+		}
 		n.send(f)
 	}
 	for _, d := range out.Deliver {
+		if n.falls() {
+			return
+		}
 		n.c.trace.event("decide", uint64(n.id), uint64(d.Decision.View), uint64(d.Decision.Seq), uint64(len(d.Bundles)))
 		if !n.byzantine {
 			n.c.oracle.delivered(n.id, d.Decision)
@@ -215,6 +261,9 @@ func (n *node) perform() {
 	}
 	if len(out.Decided) > 0 {
 		n.requests.Decided(out.Decided)
+	}
+	if len(out.Stopped) > 0 {
+		n.requests.Stopped(out.Stopped)
 	}
 	for _, b := range out.Released {
 		n.requests.Released([]smr.BundleID{b.ID})
@@ -225,8 +274,15 @@ func (n *node) perform() {
 			n.input(func(now time.Time) { n.engine.LogRead(now, r, &n.out) })
 		})
 	}
+	if n.falls() {
+		return
+	}
 	if out.StableCert.Seq() > 0 {
+		n.c.oracle.stable(n, out.StableCert)
 		n.disk.certified(out.StableCert)
+	}
+	if n.falls() {
+		return
 	}
 	if out.Truncate > 0 {
 		n.c.counts.Truncations++
@@ -259,6 +315,17 @@ func (n *node) perform() {
 	}
 }
 
+// falls reports whether the replica is down: a crash between this effect and the one before is what
+// the real driver could suffer, since it performs them one by one.
+func (n *node) falls() bool {
+	if n.midway > 0 {
+		if n.midway--; n.midway == 0 {
+			n.crash()
+		}
+	}
+	return !n.up
+}
+
 func (n *node) event(ev protocol.Event) {
 	if n.c.options.Trace != nil {
 		n.c.trace.note("replica %d: %s node %d view %d seq %d %s", n.id, ev.Kind, ev.Node, ev.View, ev.Seq, ev.Detail)
@@ -269,179 +336,21 @@ func (n *node) event(ev protocol.Event) {
 	case protocol.EventViewEntered:
 		n.c.counts.ViewChanges++
 	case transfer.EventAmnesia:
-		if !n.byzantine {
+		if n.wiped {
+			n.c.counts.Refused++
+		} else if !n.byzantine {
 			n.c.fail("replica %d takes itself for amnesic: %s", n.id, ev.Detail)
 		}
 	case transfer.EventDivergence:
-		if !n.byzantine {
+		if n.app.diverges {
+			n.c.counts.Diverged++
+		} else if !n.byzantine {
 			n.c.fail("replica %d: its root at %d is not the certified one", n.id, ev.Seq)
 		}
 	}
-	if ev.Kind == protocol.EventEvidence && !n.byzantine && ev.Node != 0 && !n.c.nodes[ev.Node-1].byzantine {
+	if ev.Kind == protocol.EventEvidence && !n.byzantine && ev.Node != 0 && n.c.nodes[ev.Node-1].honest() {
 		n.c.fail("replica %d has evidence against correct replica %d: %s", n.id, ev.Node, ev.Detail)
 	}
-}
-
-func (n *node) setTimer(t engine.Timer) {
-	n.timerGen++
-	gen := n.timerGen
-	n.timers[t.ID] = gen
-	n.after(t.After, func() {
-		if n.timers[t.ID] != gen {
-			return
-		}
-		delete(n.timers, t.ID)
-		n.c.trace.event("timer", uint64(n.id), uint64(t.ID))
-		n.input(func(now time.Time) { n.engine.Expire(now, t.ID, &n.out) })
-	})
-}
-
-// send puts a frame on the network, through the adversary if there is one.
-func (n *node) send(f engine.Frame) {
-	if !n.byzantine {
-		n.signer.leaving(f.Payload, func(s auth.Statement) { n.c.oracle.vote(n.id, s) })
-	}
-	for _, to := range f.To {
-		if n.hidden(to) {
-			continue
-		}
-		if n.adversary != nil {
-			n.adversary.Outgoing(n.now(), to, f.Class, f.Kind, f.Payload, func(to smr.NodeID, class wire.Class, kind uint8, payload []byte) {
-				n.c.net.send(auth.NodeIdentity(n.id), auth.NodeIdentity(to), class, kind, payload)
-			})
-			continue
-		}
-		n.c.net.send(auth.NodeIdentity(n.id), auth.NodeIdentity(to), f.Class, f.Kind, f.Payload)
-	}
-}
-
-// reply sends a frame to a client.
-func (n *node) reply(client smr.ClientID, class wire.Class, payload []byte) {
-	if n.byzantine && n.c.plan.Behaviour == "silent" {
-		return
-	}
-	n.c.net.send(auth.NodeIdentity(n.id), auth.ClientIdentity(client), class, wire.KindOnly, payload)
-}
-
-// connected says that the path to a peer works again.
-func (n *node) connected(peer smr.NodeID) {
-	if n.twin != nil {
-		n.twin.connected(peer)
-	}
-	if n.up && n.c.nodes[peer-1].up {
-		n.unlessPaused(func() {
-			n.c.trace.event("connect", uint64(n.id), uint64(peer))
-			n.input(func(now time.Time) { n.engine.Connected(now, peer, &n.out) })
-		})
-	}
-}
-
-// maxWaiting bounds the frames that wait for a paused replica.
-const maxWaiting = 4000
-
-// frame takes what the network brings.
-func (n *node) frame(from auth.Identity, class wire.Class, kind uint8, payload []byte) {
-	if n.twin != nil {
-		n.twin.frame(from, class, kind, payload)
-	}
-	if peer, ok := from.Node(); ok && n.hidden(peer) {
-		return
-	}
-	if !n.up {
-		n.c.net.lost++
-		return
-	}
-	if n.paused {
-		if len(n.waiting) < maxWaiting { // what a peer's queue and the socket hold
-			n.waiting = append(n.waiting, func() { n.frame(from, class, kind, payload) })
-		}
-		return
-	}
-	n.c.trace.event("frame", uint64(n.id), uint64(from.Kind), from.ID, uint64(class), uint64(kind), hash(payload))
-	if n.adversary != nil {
-		if peer, ok := from.Node(); ok {
-			n.adversary.Incoming(peer, class, kind, payload)
-		}
-	}
-	if peer, ok := from.Node(); ok {
-		m, err := n.decoder.Decode(peer, class, kind, payload)
-		if err != nil {
-			if !n.c.nodes[peer-1].byzantine {
-				n.c.fail("replica %d refuses a frame of correct replica %d: %v", n.id, peer, err)
-			}
-			return
-		}
-		n.input(func(now time.Time) { n.engine.Receive(now, peer, m, &n.out) })
-		return
-	}
-	client, _ := from.Client()
-	switch class {
-	case wire.ClassOrderedRequest:
-		n.ordered(from, client, payload)
-	case wire.ClassUnorderedRequest:
-		var q wirepb.UnorderedRequest
-		if err := q.UnmarshalVT(payload); err != nil {
-			n.c.fail("query of client %d: %v", client, err)
-		}
-		rep := n.exec.core.Query(client, &q)
-		b, err := rep.MarshalVT()
-		if err != nil {
-			n.c.fail("encode reply to query: %v", err)
-		}
-		n.reply(client, wire.ClassUnorderedReply, b)
-	}
-}
-
-// ordered takes bundles from their client, as request workers do.
-func (n *node) ordered(from auth.Identity, client smr.ClientID, payload []byte) {
-	bundles, err := wire.DecodeBundles(payload)
-	if err != nil {
-		n.c.fail("bundles of client %d: %v", client, err)
-	}
-	valid := wire.VerifyBundles(n.c.scheme, n.c.id, bundles)
-	var accepted []*smr.Bundle
-	for i, b := range bundles {
-		if b.Client != client || valid != nil && !valid[i] {
-			n.c.fail("client %d sent a bundle that is not its own", client)
-		}
-		switch v := n.requests.Offer(n.now(), b); v.Kind {
-		case requests.Accept:
-			accepted = append(accepted, b)
-		case requests.Executed:
-			var out execution.Output
-			if n.exec.core.Cached(b, &out) {
-				n.replies(&out)
-			} else {
-				accepted = append(accepted, b)
-			}
-		case requests.Busy:
-			n.advise(b, wire.AdviceBusy, v.Text)
-		case requests.Rejected:
-			n.advise(b, wire.AdviceRejected, v.Text)
-		case requests.NoKey:
-			n.advise(b, wire.AdviceNoKey, v.Text)
-		}
-	}
-	if len(accepted) > 0 {
-		n.input(func(now time.Time) { n.engine.Bundles(now, accepted, from, &n.out) })
-	}
-}
-
-func (n *node) replies(out *execution.Output) {
-	out.Frames(func(client smr.ClientID, payload []byte) { n.reply(client, wire.ClassOrderedReply, payload) })
-	out.Reset()
-}
-
-func (n *node) advise(b *smr.Bundle, code wire.AdviceCode, text string) {
-	a := wirepb.Advice{Code: uint32(code), Session: uint64(b.Session), First: uint64(b.First), Text: text, RetryAfterMs: 50}
-	if b.Kind == smr.BundleOpen {
-		a.First = b.Nonce
-	}
-	payload, err := a.MarshalVT()
-	if err != nil {
-		n.c.fail("encode advice: %v", err)
-	}
-	n.reply(b.Client, wire.ClassAdvice, payload)
 }
 
 func (n *node) status() protocol.Status { return n.engine.Status().Ordering }

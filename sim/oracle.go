@@ -100,9 +100,27 @@ func (o *oracle) root(id smr.NodeID, seq smr.SeqNo, root smr.Digest) {
 	}
 }
 
+// stable checks a certificate that a replica takes for that of a stable checkpoint.
+func (o *oracle) stable(n *node, c auth.CheckpointCert) {
+	if n.byzantine {
+		return
+	}
+	v := n.verifier
+	if _, err := v.Open(v.Statement(auth.KindRoot, 0, c.Seq(), c.Root()), c.Cert.Bytes()); err != nil {
+		o.c.fail("certificate: replica %d holds the checkpoint at %d for stable: %v", n.id, c.Seq(), err)
+	}
+	if known, ok := o.roots[c.Seq()]; ok && known != c.Root() {
+		o.c.fail("certificate: the root certified at %d is %s, that of correct replicas %s", c.Seq(), c.Root(), known)
+	}
+}
+
 // vote checks a signed statement that leaves a correct replica: one digest for each (epoch, view,
 // seq, kind), also across its restarts, and nothing new in a view it timed out of.
 func (o *oracle) vote(id smr.NodeID, s auth.Statement) {
+	if o.c.nodes[id-1].wiped {
+		o.c.remembered(o.c.nodes[id-1], s)
+		return
+	}
 	switch s.Kind {
 	case auth.KindTimeout:
 		views := o.timeouts[id]
@@ -114,6 +132,10 @@ func (o *oracle) vote(id smr.NodeID, s auth.Statement) {
 		return
 	case auth.KindPrepare, auth.KindCommit, auth.KindRoot, auth.KindProposal:
 	default:
+		return
+	}
+	n := o.c.nodes[id-1]
+	if n.app.diverges && s.Kind == auth.KindRoot {
 		return
 	}
 	key := voteKey{node: id, epoch: s.Epoch, view: s.View, seq: s.Seq, kind: s.Kind}
@@ -128,7 +150,6 @@ func (o *oracle) vote(id smr.NodeID, s auth.Statement) {
 		if v, ok := o.timeouts[id][s.Epoch]; ok && s.View <= v {
 			o.c.fail("vote after timeout: replica %d timed out of view %d and then voted in view %d (kind %d, seq %d)", id, v, s.View, s.Kind, s.Seq)
 		}
-		n := o.c.nodes[id-1]
 		if m := (protocol.Mark{Epoch: s.Epoch, View: s.View, Seq: s.Seq}); n.sentVote.Less(m) && s.Kind == auth.KindPrepare {
 			n.sentVote = m
 		}

@@ -50,6 +50,7 @@ type Plan struct {
 	Timeout         time.Duration
 
 	Chaos  time.Duration // end of faults
+	Core   bool          // afterwards only a quorum is healed
 	Faults []Fault       // in the order in which they were drawn
 }
 
@@ -97,6 +98,7 @@ func Draw(seed uint64, o Options) (Plan, error) {
 			Timeout:         pick(r, 300*time.Millisecond, 500*time.Millisecond, time.Second),
 
 			Chaos: r.between(3*time.Second, 10*time.Second),
+			Core:  r.chance(0.35),
 		},
 		count:    map[FaultKind]int{},
 		downtime: r.between(50*time.Millisecond, 3*time.Second),
@@ -112,6 +114,7 @@ func Draw(seed uint64, o Options) (Plan, error) {
 		return Plan{}, err
 	}
 	p.Scenario = s.name
+	p.Core = p.Core && s.name != "calm" && s.name != "stale-reads"
 	s.shape(r, &p)
 	if s.name != "calm" && s.name != "stale-reads" && r.chance(0.4) {
 		p.season(r)

@@ -41,6 +41,37 @@ var scenarios = []scenario{
 		p.want(FaultDropClass, 1+r.IntN(2))
 		p.want(FaultCrash, r.IntN(3))
 	}},
+	{"bad-network", false, func(r random, p *draft) {
+		p.want(FaultOneWay, r.IntN(4))
+		p.want(FaultClog, 1+r.IntN(4))
+		p.want(FaultReplay, 1+r.IntN(4))
+		p.want(FaultCrash, r.IntN(2))
+	}},
+	{"crashes-midway", false, func(r random, p *draft) { p.want(FaultCrashMidway, 4+r.IntN(10)) }},
+	{"clocks", false, func(r random, p *draft) {
+		p.want(FaultClockJump, r.IntN(5))
+		p.want(FaultClockFreeze, 1+r.IntN(4))
+		p.Skew = pick(r, 0, 50*time.Millisecond, 100*time.Millisecond)
+	}},
+	{"bad-disks", false, func(r random, p *draft) {
+		for _, k := range []FaultKind{FaultSlowDisk, FaultHungDisk, FaultFailedSync, FaultFullDisk, FaultTornCheckpoint} {
+			p.want(k, r.IntN(4))
+		}
+	}},
+	{"hung-disk", false, func(r random, p *draft) { p.want(FaultHungDisk, 1+r.IntN(3)) }},
+	{"rot", false, func(r random, p *draft) {
+		p.want(FaultRotLog, 1+r.IntN(3))
+		p.want(FaultRotCheckpoint, 1+r.IntN(3))
+	}},
+	{"wipe", false, func(r random, p *draft) {
+		p.want(FaultWipe, 1+r.IntN(2))
+		p.want(FaultPowerLoss, r.IntN(2))
+	}},
+	{"bad-applications", false, func(r random, p *draft) {
+		p.want(FaultSlowApplication, r.IntN(3))
+		p.want(FaultPanic, r.IntN(4))
+		p.want(FaultDiverge, r.IntN(2))
+	}},
 	{"chaos", false, func(r random, p *draft) {
 		p.Loss, p.Duplicate, p.Straggle = 0.08*r.Float64(), 0.1*r.Float64(), 0.03*r.Float64()
 		p.want(FaultCrash, r.IntN(4))
@@ -95,4 +126,7 @@ func (p *draft) season(r random) {
 	p.want(FaultPartition, r.IntN(3))
 	p.want(FaultPause, r.IntN(3))
 	p.want(FaultIsolate, r.IntN(3))
+	for range r.IntN(5) {
+		p.want(faultKinds[r.IntN(len(faultKinds))].kind, 1)
+	}
 }

@@ -10,7 +10,7 @@ import (
 type watchedService struct {
 	smr.Service
 	o     *oracle
-	id    smr.NodeID
+	n     *node
 	seq   smr.SeqNo // of the newest op in this life
 	index int
 }
@@ -18,9 +18,13 @@ type watchedService struct {
 // Execute implements smr.Service.
 func (w *watchedService) Execute(ctx *smr.Context, op, dst []byte) ([]byte, error) {
 	if w.seq > ctx.Seq || w.seq == ctx.Seq && w.index >= ctx.Index {
-		w.o.c.fail("order: replica %d executes %d.%d after %d.%d", w.id, ctx.Seq, ctx.Index, w.seq, w.index)
+		w.o.c.fail("order: replica %d executes %d.%d after %d.%d", w.n.id, ctx.Seq, ctx.Index, w.seq, w.index)
 	}
 	w.seq, w.index = ctx.Seq, ctx.Index
+	if w.n.app.panicNext {
+		w.n.app.panicNext, w.n.app.panicked = false, true
+		panic("the application broke on this replica")
+	}
 	before := len(dst)
 	out, err := w.Service.Execute(ctx, op, dst)
 	at := opPlace{seq: ctx.Seq, index: ctx.Index, op: hash(op)}
@@ -29,7 +33,11 @@ func (w *watchedService) Execute(ctx *smr.Context, op, dst []byte) ([]byte, erro
 	} else {
 		at.reply = hash(out[before:])
 	}
-	w.o.executed(w.id, opKey{ctx.Session, ctx.Op}, at)
+	if w.n.app.diverges {
+		w.n.spoil(ctx, w.Service)
+		return out, err
+	}
+	w.o.executed(w.n.id, opKey{ctx.Session, ctx.Op}, at)
 	return out, err
 }
 

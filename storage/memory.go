@@ -175,6 +175,28 @@ func (m *Memory) Rot(seq smr.SeqNo) bool {
 	return hit
 }
 
+// RotRecord flips a bit in one durable value of the log, the one that pick chooses of rows, and
+// names it; empty if there is none. What waits for a sync is lost to the damage.
+func (m *Memory) RotRecord(pick func(rows int) int) string {
+	if len(m.durable.rows) == 0 {
+		return ""
+	}
+	r := &m.durable.rows[pick(len(m.durable.rows))]
+	r.value = bytes.Clone(r.value)
+	r.value[len(r.value)/2] ^= 1
+	m.pending, m.now = nil, m.durable.clone()
+	return keyName([]byte(r.key))
+}
+
+// Tear cuts the newest checkpoint short, as a crash leaves one whose name was durable before its
+// bytes; keep chooses how many of its bytes stay.
+func (m *Memory) Tear(keep func(bytes int) int) {
+	if n := len(m.ckpts); n > 0 {
+		c := &m.ckpts[n-1]
+		c.image = bytes.Clone(c.image[:keep(len(c.image))])
+	}
+}
+
 // DurableToken implements [Disk].
 func (m *Memory) DurableToken() uint64 { return m.token }
 

@@ -92,6 +92,9 @@ func (e *Engine) Status() Status {
 	return s
 }
 
+// Seen returns the highest vote of another replica that this one has verified in this life.
+func (e *Engine) Seen(id smr.NodeID) protocol.Mark { return e.ord.Seen(id) }
+
 // reasonsLimit bounds the distinct reasons counted; others count as "other".
 const reasonsLimit = 64
 
