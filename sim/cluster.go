@@ -133,6 +133,7 @@ func Run(seed uint64, o Options) (Result, error) {
 	if err := c.build(); err != nil {
 		return Result{}, err
 	}
+	c.trace.head(seed, o)
 	c.trace.note("seed %d: %+v", seed, c.plan)
 	c.guard(c.run)
 	if c.failure != "" {
@@ -146,8 +147,10 @@ func Run(seed uint64, o Options) (Result, error) {
 	c.countWeather()
 	c.counts.Decided, c.counts.Lost = c.oracle.top, c.net.lost
 	c.trace.word(c.clk.ran)
+	hash := fmt.Sprintf("%016x", c.trace.sum)
+	c.trace.foot(hash)
 	return Result{
-		Seed: seed, Scenario: c.plan.Scenario, Replicas: c.plan.Replicas, TraceHash: fmt.Sprintf("%016x", c.trace.sum),
+		Seed: seed, Scenario: c.plan.Scenario, Replicas: c.plan.Replicas, TraceHash: hash,
 		Events: c.clk.ran, Virtual: c.clk.now, Failure: c.failure, Counts: c.counts,
 	}, nil
 }

@@ -8,16 +8,18 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"maps"
+	"math"
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/spf13/cobra"
-
-	"github.com/atlas-smr/smr/protocol/pbft"
 	"github.com/atlas-smr/smr/sim"
 	"github.com/atlas-smr/smr/sim/adversary"
+	"github.com/spf13/cobra"
 )
 
 // simFlags is what `smr sim` was asked for.
@@ -25,10 +27,13 @@ type simFlags struct {
 	seed     uint64
 	first    uint64
 	seeds    uint64
+	minutes  float64
+	protocol string
 	replicas int
 	scenario string
 	json     bool
 	trace    string
+	replay   string
 	twice    bool
 }
 
@@ -36,23 +41,16 @@ type simFlags struct {
 func newSimCommand() *cobra.Command {
 	var f simFlags
 	cmd := &cobra.Command{
-		Use:   "sim (--seed S | --seeds N)",
+		Use:   "sim (--seed S | --seeds N | --minutes M | --replay TRACE)",
 		Short: "Run whole clusters under virtual time, with faults, from seeds",
 		Long: `sim runs clusters of the production engine, ordering, execution and client in one goroutine
 under virtual time. Everything a run does follows from its seed: a failure is replayed by --seed.
 Oracles check every step; the exit code is not 0 if any seed fails.`,
-		Example: "  smr sim --seeds 200 --json\n  smr sim --seed 17 --trace trace.txt\n  smr sim --seeds 50 --scenario power-loss --replicas 7",
+		Example: "  smr sim --seeds 200 --json\n  smr sim --minutes 60 --first 1000000\n  smr sim --seed 17 --trace trace.txt\n  smr sim --seeds 50 --scenario power-loss --replicas 7",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			one := cmd.Flags().Changed("seed")
-			if one == cmd.Flags().Changed("seeds") {
-				return errors.New("give --seed S for one seed or --seeds N for the first N")
-			}
-			if one {
-				f.first, f.seeds = f.seed, 1
-			}
-			if f.trace != "" && !one {
-				return errors.New("--trace writes one run: give --seed S, not --seeds")
+			if err := f.check(cmd.Flags()); err != nil {
+				return err
 			}
 			return runSim(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
@@ -60,13 +58,54 @@ Oracles check every step; the exit code is not 0 if any seed fails.`,
 	fl := cmd.Flags()
 	fl.Uint64Var(&f.seed, "seed", 0, "run this seed")
 	fl.Uint64Var(&f.seeds, "seeds", 0, "run this many seeds")
-	fl.Uint64Var(&f.first, "first", 0, "with --seeds: the first seed")
+	fl.Uint64Var(&f.first, "first", 0, "with --seeds or --minutes: the first seed")
+	fl.Float64Var(&f.minutes, "minutes", 0, "run seeds until this time is up")
+	fl.StringVar(&f.protocol, "protocol", "pbft", "ordering protocol: "+strings.Join(slices.Sorted(maps.Keys(orderings)), ", "))
 	fl.IntVar(&f.replicas, "replicas", 0, "cluster size (0: drawn from the seed, 4 to 10)")
-	fl.StringVar(&f.scenario, "scenario", "", "scenario (empty: drawn from the seed): "+fmt.Sprint(sim.Scenarios()))
+	fl.StringVar(&f.scenario, "scenario", "", "scenario (empty: drawn from the seed): "+strings.Join(sim.Scenarios(), ", "))
 	fl.BoolVar(&f.json, "json", false, "one JSON object a line on stdout")
 	fl.StringVar(&f.trace, "trace", "", "write what happens to this file")
+	fl.StringVar(&f.replay, "replay", "", "run what this trace is of again and compare")
 	fl.BoolVar(&f.twice, "twice", false, "run every seed twice and compare the traces")
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; there are:\n%s", err, cmd.Flags().FlagUsages())
+	})
 	return cmd
+}
+
+// check reports what does not fit together, and fills in what one seed means.
+func (f *simFlags) check(given interface{ Changed(name string) bool }) error {
+	ways := 0
+	for _, name := range []string{"seed", "seeds", "minutes", "replay"} {
+		if given.Changed(name) {
+			ways++
+		}
+	}
+	one := given.Changed("seed")
+	switch {
+	case ways != 1:
+		return usagef("give one of --seed S for one seed, --seeds N for many, --minutes M for as many as fit, --replay TRACE for the run of a trace")
+	case f.minutes < 0:
+		return usagef("--minutes %v: a time is not negative", f.minutes)
+	case f.trace != "" && !one:
+		return usagef("--trace writes one run: give --seed S")
+	case orderings[f.protocol] == nil:
+		return usagef("unknown protocol %q; there are: %s", f.protocol, strings.Join(slices.Sorted(maps.Keys(orderings)), ", "))
+	}
+	if one {
+		f.first, f.seeds = f.seed, 1
+	}
+	if given.Changed("minutes") {
+		f.seeds = math.MaxUint64
+	}
+	if _, err := sim.Draw(f.first, f.options()); err != nil {
+		return usagef("%v", err)
+	}
+	return nil
+}
+
+func (f *simFlags) options() sim.Options {
+	return sim.Options{Factory: orderings[f.protocol](), Replicas: f.replicas, Scenario: f.scenario, Adversary: newAdversary}
 }
 
 // simSeed is the line of one seed, simSummary the last line.
@@ -77,18 +116,25 @@ type simSeed struct {
 	OK        bool   `json:"ok"`
 }
 type simSummary struct {
-	Seeds           uint64 `json:"seeds"`
-	Failed          uint64 `json:"failed"`
-	Events          uint64 `json:"events"`
-	EventsPerSecond uint64 `json:"events_per_second"`
-	TraceHash       string `json:"trace_hash"`
+	Seeds           uint64                   `json:"seeds"`
+	Failed          uint64                   `json:"failed"`
+	Events          uint64                   `json:"events"`
+	EventsPerSecond uint64                   `json:"events_per_second"`
+	TraceHash       string                   `json:"trace_hash"`
+	Faults          map[sim.FaultKind]uint64 `json:"faults"` // how often each happened
+	N               map[int]uint64           `json:"n"`      // seeds by cluster size
+	Scenarios       map[string]uint64        `json:"scenarios"`
+	Interrupted     bool                     `json:"interrupted,omitempty"`
 }
 
 // errSimFailed makes the exit code tell what stdout said.
 var errSimFailed = errors.New("seeds failed")
 
 func runSim(ctx context.Context, f simFlags, stdout, stderr io.Writer) error {
-	opts := sim.Options{Factory: pbft.Factory(), Replicas: f.replicas, Scenario: f.scenario, Adversary: newAdversary}
+	if f.replay != "" {
+		return replaySim(f, stdout)
+	}
+	opts := f.options()
 	if f.trace != "" {
 		file, err := os.Create(f.trace)
 		if err != nil {
@@ -103,16 +149,23 @@ func runSim(ctx context.Context, f simFlags, stdout, stderr io.Writer) error {
 	defer out.Flush()
 	enc := json.NewEncoder(out)
 	began := time.Now()
-	sum := simSummary{}
+	sum := simSummary{Faults: map[sim.FaultKind]uint64{}, N: map[int]uint64{}, Scenarios: map[string]uint64{}}
+	for _, k := range sim.FaultKinds() {
+		sum.Faults[k] = 0
+	}
 	all := fnv.New64a()
 	var counts sim.Counts
-	err := eachSeed(ctx, f, opts, func(r sim.Result) {
-		sum.Seeds++
-		sum.Events += r.Events
+	until := ctx
+	if f.minutes > 0 {
+		var stop context.CancelFunc
+		until, stop = context.WithTimeout(ctx, time.Duration(f.minutes*float64(time.Minute)))
+		defer stop()
+	}
+	err := eachSeed(until, f, opts, func(r sim.Result) {
+		sum.add(r)
 		counts = counts.Add(r.Counts)
 		io.WriteString(all, r.TraceHash)
 		if !r.OK() {
-			sum.Failed++
 			fmt.Fprintf(stderr, "seed %d (%s, %d replicas) failed: %s\n  replay: smr sim --seed %d%s\n", r.Seed, r.Scenario, r.Replicas, r.Failure, r.Seed, replayFlags(f))
 		}
 		if f.json {
@@ -122,6 +175,10 @@ func runSim(ctx context.Context, f simFlags, stdout, stderr io.Writer) error {
 		}
 		out.Flush()
 	})
+	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		err = nil // the time is up, as asked
+	}
+	sum.Interrupted = ctx.Err() != nil
 	sum.EventsPerSecond = uint64(float64(sum.Events) / max(time.Since(began).Seconds(), 1e-9))
 	sum.TraceHash = fmt.Sprintf("%016x", all.Sum64())
 	fmt.Fprintf(stderr, "saw %+v\n", counts)
@@ -130,10 +187,53 @@ func runSim(ctx context.Context, f simFlags, stdout, stderr io.Writer) error {
 	} else {
 		fmt.Fprintf(out, "%d seeds, %d failed, %d events, %d events a second, trace %s\n", sum.Seeds, sum.Failed, sum.Events, sum.EventsPerSecond, sum.TraceHash)
 	}
-	if err == nil && sum.Failed > 0 {
-		err = fmt.Errorf("%d of %d %w", sum.Failed, sum.Seeds, errSimFailed)
+	switch {
+	case sum.Failed > 0:
+		return fmt.Errorf("%d of %d %w", sum.Failed, sum.Seeds, errSimFailed)
+	case sum.Interrupted:
+		return fmt.Errorf("interrupted after %d seeds, the last of them %d", sum.Seeds, f.first+sum.Seeds-1)
 	}
 	return err
+}
+
+func (s *simSummary) add(r sim.Result) {
+	s.Seeds++
+	s.Events += r.Events
+	s.N[r.Replicas]++
+	s.Scenarios[r.Scenario]++
+	for _, k := range sim.FaultKinds() {
+		s.Faults[k] += r.Counts.Faults[k]
+	}
+	if !r.OK() {
+		s.Failed++
+	}
+}
+
+// replaySim runs what a trace is of once more and compares the end.
+func replaySim(f simFlags, stdout io.Writer) error {
+	file, err := os.Open(f.replay)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	h, err := sim.ReadTrace(file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.replay, err)
+	}
+	opts := f.options()
+	opts.Replicas, opts.Scenario = h.Replicas, h.Scenario
+	r, err := sim.Run(h.Seed, opts)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "seed %d: %s, %d replicas, %d events, trace %s, ok %v\n", r.Seed, r.Scenario, r.Replicas, r.Events, r.TraceHash, r.OK())
+	switch {
+	case r.TraceHash != h.Hash:
+		return fmt.Errorf("the trace in %s ends with hash %q, this run with %q: it was written by another build, or was cut short", f.replay, h.Hash, r.TraceHash)
+	case !r.OK():
+		return fmt.Errorf("seed %d fails as in the trace: %s", r.Seed, r.Failure)
+	}
+	return nil
 }
 
 func replayFlags(f simFlags) string {
@@ -143,6 +243,9 @@ func replayFlags(f simFlags) string {
 	}
 	if f.scenario != "" {
 		s += " --scenario " + f.scenario
+	}
+	if f.protocol != "pbft" {
+		s += " --protocol " + f.protocol
 	}
 	return s
 }
