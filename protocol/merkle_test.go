@@ -96,3 +96,39 @@ func TestMerkleNodeIsNoLeaf(t *testing.T) {
 		t.Fatal("an inner node passes for a leaf")
 	}
 }
+
+func TestMerklePageImpliesTheRootItBelongsTo(t *testing.T) {
+	const level = 2
+	for n := 1; n < 40; n++ {
+		leaves := someLeaves(n)
+		root, tree := MerkleRoot(leaves), NewMerkleTree(leaves, level)
+		if tree.Root() != root {
+			t.Fatalf("%d leaves: the tree has another root", n)
+		}
+		for k := 0; k<<level < n; k++ {
+			page, path := leaves[k<<level:min(n, (k+1)<<level)], tree.Path(k)
+			got, ok := MerklePageRoot(uint64(n), level, uint64(k), page, path)
+			if !ok || got != root {
+				t.Fatalf("%d leaves, page %d: %v %v", n, k, got, ok)
+			}
+			for claimed := uint64(0); claimed < 80; claimed++ {
+				for at := uint64(0); at < 20; at++ {
+					if claimed == uint64(n) && at == uint64(k) {
+						continue
+					}
+					if got, ok := MerklePageRoot(claimed, level, at, page, path); ok && got == root {
+						t.Fatalf("%d leaves, page %d passes for page %d of %d", n, k, at, claimed)
+					}
+				}
+			}
+			if _, ok := MerklePageRoot(uint64(n), level, uint64(k), page, append(path, smr.Digest{})); ok {
+				t.Fatal("a path too long was taken")
+			}
+		}
+	}
+	for _, claimed := range []uint64{1e9, 1 << 62, 1<<64 - 1} {
+		if _, ok := MerklePageRoot(claimed, level, 1<<60, someLeaves(4), nil); ok {
+			t.Fatal("a page of nowhere was taken")
+		}
+	}
+}

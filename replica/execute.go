@@ -92,7 +92,7 @@ type checkpointFile struct{ *storage.CheckpointWriter }
 
 // Commit implements execution.CheckpointSink.
 func (f checkpointFile) Commit(w execution.Written) error {
-	d, err := f.CheckpointWriter.Commit(w.Meta.Digest(), w.Meta.Append(nil))
+	d, err := f.CheckpointWriter.Commit(w.Meta)
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (f checkpointFile) Commit(w execution.Written) error {
 func (f checkpointFile) Abort() { f.CheckpointWriter.Abort() }
 
 func (r *replica) beginCheckpoint(m execution.Meta) (execution.CheckpointSink, error) {
-	w, err := r.store.BeginCheckpoint(storage.CheckpointMeta{Seq: m.Seq, Epoch: m.Epoch, View: m.View, Time: m.Time, Chain: m.Chain, Membership: m.Membership})
+	w, err := r.store.BeginCheckpoint(m.Seq)
 	if err != nil {
 		return nil, err
 	}

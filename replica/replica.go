@@ -263,12 +263,8 @@ func (r *replica) restore(service smr.Service) (*execution.Core, error) {
 		return core, err
 	}
 	defer func() { _ = from.Close() }()
-	meta, err := execution.DecodeMeta(from.Descriptor.Note)
-	if err != nil {
-		return nil, fmt.Errorf("checkpoint %d: %w", from.Descriptor.Seq, err)
-	}
-	if err := core.Restore(meta, io.Reader(from)); err != nil {
-		return nil, fmt.Errorf("restore checkpoint %d: %w", meta.Seq, err)
+	if err := core.Restore(from.Meta, io.Reader(from)); err != nil {
+		return nil, fmt.Errorf("restore checkpoint %d: %w", from.Seq, err)
 	}
 	return core, nil
 }
@@ -277,7 +273,7 @@ func (r *replica) restore(service smr.Service) (*execution.Core, error) {
 func (r *replica) boot(executed smr.SeqNo, rec storage.Recovered, v *auth.Verifier) error {
 	boot := engine.Boot{Recovered: rec.Recovered, Bundles: rec.Bundles, Executed: executed, Observe: rec.Amnesic}
 	if rec.Checkpoint != nil {
-		boot.CheckpointSize = uint64(rec.Checkpoint.Bytes())
+		boot.CheckpointSize = rec.Checkpoint.Bytes
 		if len(rec.Certificate) > 0 {
 			cert, err := v.Open(v.Statement(auth.KindRoot, 0, rec.Checkpoint.Seq, rec.Checkpoint.Root), rec.Certificate)
 			if err != nil {

@@ -166,7 +166,7 @@ func (r *replica) Snapshot(_ context.Context, w io.Writer) (*adminpb.DumpEnd, er
 		return nil, err
 	}
 	defer snap.Release()
-	out, err := snap.Write(w)
+	out, err := snap.Write(execution.ToWriter(w))
 	if err != nil {
 		return nil, err
 	}

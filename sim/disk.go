@@ -217,7 +217,7 @@ func (d *disk) recover() (engine.Boot, bool) {
 	boot := engine.Boot{Recovered: rec.Recovered, Bundles: rec.Bundles, Executed: rec.Base.Seq, Observe: rec.Amnesic}
 	d.newestSeq, d.newestRoot, d.newestSize = 0, smr.Digest{}, 0
 	if cp := rec.Checkpoint; cp != nil {
-		d.newestSeq, d.newestRoot, d.newestSize = cp.Seq, cp.Root, uint64(cp.Bytes())
+		d.newestSeq, d.newestRoot, d.newestSize = cp.Seq, cp.Root, cp.Bytes
 		boot.CheckpointSize = d.newestSize
 		if rec.Certificate != nil {
 			v := d.n.verifier
@@ -244,11 +244,7 @@ func (d *disk) restore(core *execution.Core) {
 		return
 	}
 	defer r.Close()
-	m, err := execution.DecodeMeta(r.Note)
-	if err == nil {
-		err = core.Restore(m, r)
-	}
-	if err != nil {
+	if err := core.Restore(r.Meta, r); err != nil {
 		d.n.c.fail("replica %d: restore checkpoint: %v", d.n.id, err)
 	}
 }
@@ -256,7 +252,7 @@ func (d *disk) restore(core *execution.Core) {
 // checkpoint writes a frozen state; it is durable when checkpoint returns.
 func (d *disk) checkpoint(s *execution.Snapshot) execution.Written {
 	m := s.Meta()
-	to, err := d.store.BeginCheckpoint(storage.CheckpointMeta{Seq: m.Seq, Epoch: m.Epoch, View: m.View, Time: m.Time, Chain: m.Chain, Membership: m.Membership})
+	to, err := d.store.BeginCheckpoint(m.Seq)
 	if err != nil {
 		d.n.c.fail("replica %d: checkpoint: %v", d.n.id, err)
 	}
@@ -264,7 +260,7 @@ func (d *disk) checkpoint(s *execution.Snapshot) execution.Written {
 	if err != nil {
 		d.n.c.fail("replica %d: write checkpoint: %v", d.n.id, err)
 	}
-	desc, err := to.Commit(w.Meta.Digest(), w.Meta.Append(nil))
+	desc, err := to.Commit(w.Meta)
 	if err != nil {
 		d.n.c.fail("replica %d: commit checkpoint: %v", d.n.id, err)
 	}

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"bytes"
-	"io"
 	"time"
 
 	"github.com/atlas-smr/smr"
@@ -153,7 +152,7 @@ func (c *cluster) sameState() {
 			c.fail("replica %d: freeze: %v", n.id, err)
 		}
 		var b bytes.Buffer
-		_, err = s.Write(io.Writer(&b))
+		_, err = s.Write(execution.ToWriter(&b))
 		s.Release()
 		if err != nil {
 			c.fail("replica %d: write state: %v", n.id, err)

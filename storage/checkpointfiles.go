@@ -80,7 +80,7 @@ func covered(seqs []smr.SeqNo) smr.SeqNo {
 }
 
 // begin starts a file. One checkpoint is written at a time.
-func (c *checkpointFiles) begin(meta CheckpointMeta) (*CheckpointWriter, error) {
+func (c *checkpointFiles) begin(seq smr.SeqNo) (*CheckpointWriter, error) {
 	c.mu.Lock()
 	busy := c.writing
 	c.writing = true
@@ -88,13 +88,13 @@ func (c *checkpointFiles) begin(meta CheckpointMeta) (*CheckpointWriter, error) 
 	if busy {
 		return nil, errors.New("another checkpoint is being written")
 	}
-	path := c.path(meta.Seq) + tempSuffix
+	path := c.path(seq) + tempSuffix
 	f, err := c.fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		c.idle()
 		return nil, explain("create", path, err)
 	}
-	return newCheckpointWriter(meta, &fileSink{owner: c, f: f, path: path})
+	return newCheckpointWriter(seq, &fileSink{owner: c, f: f, path: path})
 }
 
 func (c *checkpointFiles) idle() {

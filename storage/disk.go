@@ -93,8 +93,8 @@ type Disk interface {
 	ReadDecisions(after, upto smr.SeqNo, maxBytes int) ([]Entry, smr.SeqNo, error)
 	// Truncate lets the log at or below upto go, as far as the kept checkpoints cover it.
 	Truncate(upto smr.SeqNo)
-	// BeginCheckpoint starts writing the checkpoint at meta.Seq. It replaces one of that number.
-	BeginCheckpoint(meta CheckpointMeta) (*CheckpointWriter, error)
+	// BeginCheckpoint starts writing the checkpoint at seq. It replaces one of that number.
+	BeginCheckpoint(seq smr.SeqNo) (*CheckpointWriter, error)
 	// SetCheckpointCert keeps the certificate of the checkpoint at seq.
 	SetCheckpointCert(seq smr.SeqNo, cert []byte)
 	// LatestCheckpoint opens the newest valid checkpoint; nil for none. Damaged ones are passed over.

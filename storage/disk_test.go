@@ -8,6 +8,7 @@ import (
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/protocol"
+	"github.com/atlas-smr/smr/protocol/transfer"
 )
 
 // onDisks runs a claim on both implementations.
@@ -154,14 +155,14 @@ func TestTruncationNeverPassesTheKeptCheckpoints(t *testing.T) {
 
 func TestCheckpointRoundTrip(t *testing.T) {
 	onDisks(t, Strict, func(t *testing.T, d *testDisk) {
-		for i, n := range []int{0, 1, PartBytes - 1, PartBytes, PartBytes + 1, 3*PartBytes + 5} {
+		for i, n := range []int{0, 1, partBytes - 1, partBytes, partBytes + 1, 3*partBytes + 5} {
 			seq := smr.SeqNo(i + 1)
 			want := checkpoint(t, d, seq, n)
 			cert := fmt.Appendf(nil, "cert %d", seq)
 			d.SetCheckpointCert(seq, cert)
 			r, err := d.restart().LatestCheckpoint()
 			must(t, err)
-			if r == nil || r.Seq != seq || r.Root != want.Root || string(r.Note) != "note" || !bytes.Equal(r.Certificate, cert) {
+			if r == nil || r.Seq != seq || r.Root != want.Root || r.Meta != want.Meta || !bytes.Equal(r.Certificate, cert) {
 				t.Fatalf("%d bytes: %+v", n, r)
 			}
 			data, err := io.ReadAll(r)
@@ -169,7 +170,7 @@ func TestCheckpointRoundTrip(t *testing.T) {
 			if len(data) != n || (n > 9 && data[9] != byte(63+int(seq))) {
 				t.Fatalf("%d bytes read, want %d", len(data), n)
 			}
-			if wantParts := (n + PartBytes - 1) / PartBytes; len(r.Parts) != wantParts {
+			if wantParts := (n + partBytes - 1) / partBytes; len(r.Parts) != wantParts {
 				t.Fatalf("%d parts, want %d", len(r.Parts), wantParts)
 			}
 			must(t, r.Close())
@@ -179,17 +180,17 @@ func TestCheckpointRoundTrip(t *testing.T) {
 
 func TestAbandonedCheckpointLeavesNothing(t *testing.T) {
 	onDisks(t, Strict, func(t *testing.T, d *testDisk) {
-		w, err := d.BeginCheckpoint(CheckpointMeta{Seq: 5})
+		w, err := d.BeginCheckpoint(5)
 		must(t, err)
-		if _, err := d.BeginCheckpoint(CheckpointMeta{Seq: 6}); err == nil {
+		if _, err := d.BeginCheckpoint(6); err == nil {
 			t.Fatal("two checkpoints at once")
 		}
-		_, _ = w.Write(make([]byte, 10))
+		must(t, w.Part(transfer.Part{Bytes: 10}, make([]byte, 10)))
 		w.Abort()
 		w.Abort()
-		w, err = d.BeginCheckpoint(CheckpointMeta{Seq: 7})
+		w, err = d.BeginCheckpoint(7)
 		must(t, err)
-		_, _ = w.Write(make([]byte, 10))
+		must(t, w.Part(transfer.Part{Bytes: 10}, make([]byte, 10)))
 		r, err := d.crash().LatestCheckpoint() // in mid-write
 		must(t, err)
 		if r != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/protocol/transfer"
 )
 
 // failing wraps fs so that once armed, the given kinds of operation fail with err.
@@ -167,14 +168,14 @@ func TestDamagedCheckpointFallsBackToTheOneBefore(t *testing.T) {
 	dir := filledDir(t, 30)
 	s, err := Open(dir, testID, Options{})
 	must(t, err)
-	checkpoint(t, s, 10, 3*PartBytes)
-	checkpoint(t, s, 20, 3*PartBytes)
+	checkpoint(t, s, 10, 3*partBytes)
+	checkpoint(t, s, 20, 3*partBytes)
 	s.Truncate(20)
 	must(t, s.Close())
 	path := filepath.Join(dir, "checkpoints", checkpointName(20))
 	b, err := os.ReadFile(path)
 	must(t, err)
-	b[PartBytes+77] ^= 1
+	b[partBytes+77] ^= 1
 	must(t, os.WriteFile(path, b, 0o600))
 	s, err = Open(dir, testID, Options{})
 	must(t, err)
@@ -196,15 +197,15 @@ func TestCheckpointWritesThatFailLeaveTheOldOne(t *testing.T) {
 	s := openTest(t, failing(mem, &armed, syscall.ENOSPC, errorfs.OpFileWrite), Options{})
 	defer s.Close()
 	checkpoint(t, s, 1, 100)
-	w, err := s.BeginCheckpoint(CheckpointMeta{Seq: 2})
+	w, err := s.BeginCheckpoint(2)
 	must(t, err)
 	armed.Store(true)
-	_, err = w.Write(make([]byte, 100))
+	err = w.Part(transfer.Part{Bytes: 100}, make([]byte, 100))
 	armed.Store(false)
 	if !errors.Is(err, ErrDiskFull) {
 		t.Fatalf("%v", err)
 	}
-	if _, err := w.Commit(smr.Digest{}, nil); !errors.Is(err, ErrDiskFull) {
+	if _, err := w.Commit(transfer.Meta{Seq: 2}); !errors.Is(err, ErrDiskFull) {
 		t.Fatalf("%v", err)
 	}
 	r, err := s.LatestCheckpoint()

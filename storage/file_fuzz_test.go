@@ -9,8 +9,6 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-
-	"github.com/atlas-smr/smr"
 )
 
 // image is the file of a checkpoint whose footer is right, whatever it describes.
@@ -30,13 +28,13 @@ func (*imageSink) abort()                   {}
 // as the file, and behind a right footer.
 func FuzzCheckpointFile(f *testing.F) {
 	sink := &imageSink{}
-	w, err := newCheckpointWriter(CheckpointMeta{Seq: 4, Epoch: 1}, sink)
+	w, err := newCheckpointWriter(4, sink)
 	if err != nil {
 		f.Fatal(err)
 	}
-	parts := []byte("some state")
-	_, _ = w.Write(parts)
-	d, err := w.Commit(smr.Digest{1}, []byte("note"))
+	meta, list, parts := stream(4, 10)
+	_ = w.Part(list[0], parts)
+	d, err := w.Commit(meta)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -55,8 +53,8 @@ func FuzzCheckpointFile(f *testing.F) {
 			if err != nil && !errors.Is(err, ErrCorrupt) {
 				t.Fatalf("untyped error %v", err)
 			}
-			if err == nil && n != r.Bytes() {
-				t.Fatalf("%d bytes read, %d described", n, r.Bytes())
+			if err == nil && uint64(n) != r.Bytes {
+				t.Fatalf("%d bytes read, %d described", n, r.Bytes)
 			}
 			if (r.verify() == nil) != (err == nil) {
 				t.Fatal("verify and Read disagree")

@@ -11,6 +11,7 @@ import (
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
 	"github.com/atlas-smr/smr/protocol"
+	"github.com/atlas-smr/smr/protocol/transfer"
 	"github.com/atlas-smr/smr/wire"
 )
 
@@ -141,18 +142,35 @@ func must(t testing.TB, err error) {
 	}
 }
 
+const partBytes = transfer.StreamPartBytes
+
+// stream cuts n bytes of application state, which differ by seq, into parts.
+func stream(seq smr.SeqNo, n int) (transfer.Meta, []transfer.Part, []byte) {
+	data := make([]byte, n)
+	for i := range data {
+		data[i] = byte(i*7 + i>>20 + int(seq))
+	}
+	m := transfer.Meta{Seq: seq, Chain: digestOf(fmt.Sprint(seq, 0)), Epoch: 1, Time: int64(seq) * 10, Kind: transfer.StateMonolithic, Bytes: uint64(n)}
+	var parts []transfer.Part
+	for at := 0; at < n; at += transfer.StreamPartBytes {
+		b := data[at:min(n, at+transfer.StreamPartBytes)]
+		parts = append(parts, transfer.Part{Section: transfer.SectionApplication, ID: smr.PartID(len(parts)), Bytes: uint32(len(b)), Digest: sha256.Sum256(b)})
+	}
+	m.Parts = uint64(len(parts))
+	return m, parts, data
+}
+
 // checkpoint writes a checkpoint of n bytes at seq.
 func checkpoint(t testing.TB, d Disk, seq smr.SeqNo, n int) *Descriptor {
 	t.Helper()
-	w, err := d.BeginCheckpoint(CheckpointMeta{Seq: seq, Chain: digestOf(fmt.Sprint(seq, 0)), Epoch: 1, Time: int64(seq) * 10})
+	w, err := d.BeginCheckpoint(seq)
 	must(t, err)
-	data := make([]byte, n)
-	for i := range data {
-		data[i] = byte(i*7 + int(seq))
+	meta, parts, data := stream(seq, n)
+	for _, p := range parts {
+		must(t, w.Part(p, data[:p.Bytes]))
+		data = data[p.Bytes:]
 	}
-	_, err = w.Write(data)
-	must(t, err)
-	desc, err := w.Commit(digestOf("head"), []byte("note"))
+	desc, err := w.Commit(meta)
 	must(t, err)
 	return desc
 }

@@ -227,7 +227,7 @@ func (m *Memory) ReadDecisions(after, upto smr.SeqNo, maxBytes int) ([]Entry, sm
 }
 
 // BeginCheckpoint implements [Disk]. A committed checkpoint is durable at once.
-func (m *Memory) BeginCheckpoint(meta CheckpointMeta) (*CheckpointWriter, error) {
+func (m *Memory) BeginCheckpoint(seq smr.SeqNo) (*CheckpointWriter, error) {
 	if m.err != nil {
 		return nil, m.err
 	}
@@ -235,7 +235,7 @@ func (m *Memory) BeginCheckpoint(meta CheckpointMeta) (*CheckpointWriter, error)
 		return nil, errors.New("another checkpoint is being written")
 	}
 	m.writing = true
-	return newCheckpointWriter(meta, &memorySink{m: m})
+	return newCheckpointWriter(seq, &memorySink{m: m})
 }
 
 type memorySink struct {

@@ -341,10 +341,10 @@ func (s *Store) ReadDecisions(after, upto smr.SeqNo, maxBytes int) ([]Entry, smr
 	return out, first, explain("read", s.dir, err)
 }
 
-// BeginCheckpoint starts writing the checkpoint at meta.Seq. A failed write is the writer's error;
+// BeginCheckpoint starts writing the checkpoint at seq. A failed write is the writer's error;
 // the log is not touched by it.
-func (s *Store) BeginCheckpoint(meta CheckpointMeta) (*CheckpointWriter, error) {
-	return s.ckpt.begin(meta)
+func (s *Store) BeginCheckpoint(seq smr.SeqNo) (*CheckpointWriter, error) {
+	return s.ckpt.begin(seq)
 }
 
 // LatestCheckpoint opens the newest valid checkpoint; nil for none. Damaged ones are set aside as

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"testing"
 
-	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/protocol/transfer"
 )
 
 func FuzzValues(f *testing.F) {
@@ -13,7 +13,7 @@ func FuzzValues(f *testing.F) {
 	f.Add(appendProposal(nil, &r, bs))
 	f.Add(appendDecision(nil, &d))
 	f.Add(appendState(nil, &v))
-	f.Add(appendDescriptor(nil, &Descriptor{CheckpointMeta: CheckpointMeta{Seq: 1}, Root: Root(smr.Digest{}, nil)}))
+	f.Add(appendDescriptor(nil, &Descriptor{Meta: transfer.Meta{Seq: 1}, Root: transfer.Root(transfer.Meta{Seq: 1}, nil)}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if p, err := decodeProposal(b); err == nil && len(p.bundles) > len(b) {
 			t.Fatal("more bundles than bytes")

@@ -14,6 +14,7 @@ import (
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/internal/pb/wirepb"
 	"github.com/atlas-smr/smr/protocol"
+	"github.com/atlas-smr/smr/protocol/transfer"
 	"github.com/atlas-smr/smr/wire"
 )
 
@@ -414,7 +415,7 @@ func TestEqualHistoriesLeaveEqualStatesAndRunEachOpOnce(t *testing.T) {
 			}
 			if rapid.IntRange(0, 3).Draw(t, "snapshot") == 0 {
 				if held != nil {
-					w, err := held.Write(io.Discard)
+					w, err := held.Write(ToWriter(io.Discard))
 					if err != nil || w.Root != heldRoot {
 						t.Fatalf("a capture changed after the fact: %v %v", w.Root, err)
 					}
@@ -423,11 +424,11 @@ func TestEqualHistoriesLeaveEqualStatesAndRunEachOpOnce(t *testing.T) {
 				heldRoot, _ = cores[0].RootOf()
 				var buf bytes.Buffer
 				snap, _ := cores[1].Freeze()
-				w, err := snap.Write(&buf)
+				w, err := snap.Write(ToWriter(&buf))
 				if err != nil || w.Root != heldRoot || uint64(buf.Len()) != w.Meta.Bytes {
 					t.Fatalf("roots %v %v: %v", w.Root, heldRoot, err)
 				}
-				m, err := DecodeMeta(w.Meta.Append(nil))
+				m, err := transfer.DecodeMeta(w.Meta.Append(nil))
 				if err != nil || m != w.Meta {
 					t.Fatal("meta", err)
 				}

@@ -3,7 +3,6 @@ package execution
 import (
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -29,9 +28,9 @@ func (d *Delivery) bytes() int {
 	return n
 }
 
-// CheckpointSink takes the bytes of one checkpoint to disk.
+// CheckpointSink takes the parts of one checkpoint to disk.
 type CheckpointSink interface {
-	io.Writer
+	PartSink
 	// Commit makes the checkpoint durable. It returns when it is.
 	Commit(w Written) error
 	// Abort drops what was written.

@@ -2,7 +2,6 @@ package execution
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"sync"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
 	"github.com/atlas-smr/smr/internal/pb/wirepb"
+	"github.com/atlas-smr/smr/protocol/transfer"
 	"github.com/atlas-smr/smr/wire"
 )
 
@@ -61,6 +61,9 @@ type sink struct {
 	committed bool
 	aborted   bool
 }
+
+// Part implements PartSink.
+func (s *sink) Part(_ transfer.Part, b []byte) error { _, err := s.Write(b); return err }
 
 func (s *sink) Commit(Written) error { <-s.hold; s.committed = true; return nil }
 func (s *sink) Abort()               { s.aborted = true }
@@ -141,7 +144,7 @@ func TestExecutor(t *testing.T) {
 		if len(checkpoints) != 1 || checkpoints[0].Meta.Seq != 15 || checkpoints[0].Err != nil || !s.committed {
 			t.Errorf("checkpoints %+v", checkpoints)
 		}
-		if uint64(s.Len()) != checkpoints[0].Meta.Bytes || Root(checkpoints[0].Meta, checkpoints[0].Parts) != checkpoints[0].Root {
+		if uint64(s.Len()) != checkpoints[0].Meta.Bytes || transfer.Root(checkpoints[0].Meta, checkpoints[0].Parts) != checkpoints[0].Root {
 			t.Error("checkpoint bytes")
 		}
 		// A resend is answered from the cache, one whose reply is gone is handed back.
@@ -198,19 +201,5 @@ func TestReplyNode(t *testing.T) {
 	r := NewReplyNode(&capture{})
 	if r.Broadcast([]smr.ClientID{1, 2}, wire.ClassOrderedReply, nil) != 2 || !errors.Is(r.SendSigned(1, wire.ClassAdvice, nil), ErrNotEnabled) {
 		t.Error("reply node")
-	}
-}
-
-func TestMetaLayout(t *testing.T) {
-	m := Meta{Seq: 1, Epoch: 2, View: 3, Time: -4, Table: 5, Bytes: 6, Chain: smr.Digest{7}, Membership: smr.Digest{8}}
-	b := m.Append(nil)
-	if len(b) != MetaBytes || binary.BigEndian.Uint64(b[40:]) != 2 {
-		t.Fatal("layout")
-	}
-	if got, err := DecodeMeta(b); err != nil || got != m {
-		t.Fatalf("%+v %v", got, err)
-	}
-	if _, err := DecodeMeta(b[1:]); err == nil {
-		t.Fatal("short meta taken")
 	}
 }

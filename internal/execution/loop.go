@@ -261,7 +261,7 @@ func (e *Executor) write(s *Snapshot) (w Written, err error) {
 		}
 	}()
 	if e.cfg.Begin == nil {
-		return s.Write(io.Discard)
+		return s.Write(ToWriter(io.Discard))
 	}
 	sink, err := e.cfg.Begin(s.Meta())
 	if err != nil {

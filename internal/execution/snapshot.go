@@ -5,27 +5,22 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"runtime/debug"
 
 	"github.com/atlas-smr/smr"
-	"github.com/atlas-smr/smr/protocol"
+	"github.com/atlas-smr/smr/protocol/transfer"
 )
 
-// PartBytes is the size of the parts into which a checkpoint's bytes are cut, the last one shorter.
-const PartBytes = 1 << 20
+// Meta is what a checkpoint says about itself.
+type Meta = transfer.Meta
 
-// Snapshot is the state after a batch, captured. Its bytes are one stream of two sections:
-//
-//	session table  Meta.Table bytes, canonical
-//	application    the rest, as the application's Frozen wrote it
-//
-// and its root is protocol.MerkleRoot over (Meta digest, digest of each part of PartBytes of the
-// stream): a pure function of the replicated state. Write and Release belong to one goroutine,
-// which need not be the executor's.
+// Snapshot is the state after a batch, captured. Its parts are the session table, canonical, cut as
+// a stream, and the application's: monolithic state is a second stream. Its root is a pure function
+// of the replicated state. Write and Release belong to one goroutine, which need not be the
+// executor's.
 type Snapshot struct {
-	meta  Meta // Bytes and, before Write, Table are not set
+	meta  Meta // before Write, numbers of parts and bytes are not set
 	table frozenTable
 	app   smr.Frozen // nil for an application without state
 }
@@ -34,7 +29,23 @@ type Snapshot struct {
 type Written struct {
 	Meta  Meta
 	Root  smr.Digest
-	Parts []smr.Digest
+	Parts []transfer.Part
+}
+
+// PartSink takes the parts of a checkpoint, in order. data may be reused after the call.
+type PartSink interface {
+	Part(p transfer.Part, data []byte) error
+}
+
+// ToWriter writes the bytes of all parts to w, one after the other.
+func ToWriter(w io.Writer) PartSink { return partWriter{w} }
+
+type partWriter struct{ io.Writer }
+
+// Part implements PartSink.
+func (w partWriter) Part(_ transfer.Part, data []byte) error {
+	_, err := w.Write(data)
+	return err
 }
 
 // ErrState is returned by Freeze for an application whose state cannot be captured.
@@ -57,7 +68,7 @@ func (c *Core) Freeze() (s *Snapshot, err error) {
 	switch st := c.service.State().(type) {
 	case nil:
 	case smr.Monolithic:
-		s.app = st.Freeze()
+		s.meta.Kind, s.app = transfer.StateMonolithic, st.Freeze()
 	default:
 		return nil, ErrState
 	}
@@ -68,7 +79,7 @@ func (c *Core) Freeze() (s *Snapshot, err error) {
 // Seq returns the sequence number after which the state was captured.
 func (s *Snapshot) Seq() smr.SeqNo { return s.meta.Seq }
 
-// Meta returns what is known of the checkpoint before it is written: all but Table and Bytes.
+// Meta returns what is known of the checkpoint before it is written: all but numbers of parts and bytes.
 func (s *Snapshot) Meta() Meta { return s.meta }
 
 // Release frees what the snapshot holds; the snapshot is of no use after it.
@@ -79,69 +90,76 @@ func (s *Snapshot) Release() {
 	*s = Snapshot{}
 }
 
-// Write writes the stream to dst and computes the root. It may be called once.
-func (s *Snapshot) Write(dst io.Writer) (Written, error) {
-	p := &parts{dst: dst, h: sha256.New()}
-	s.meta.Table = s.table.size()
+// Write hands the parts to dst and computes the root. It may be called once.
+func (s *Snapshot) Write(dst PartSink) (Written, error) {
+	table := newCutter(transfer.SectionTable, dst)
 	_, err := s.table.append(nil, func(b []byte) ([]byte, error) {
-		_, err := p.Write(b)
+		_, err := table.Write(b)
 		return b[:0], err
 	})
+	if err == nil {
+		err = table.cut()
+	}
 	if err != nil {
 		return Written{}, err
 	}
-	if p.total != s.meta.Table {
-		return Written{}, fmt.Errorf("session table of %d bytes announced as %d", p.total, s.meta.Table)
-	}
+	parts := table.parts
+	s.meta.Table, s.meta.TableParts = table.total, uint64(len(parts))
+	s.meta.Bytes = table.total
 	if s.app != nil {
-		if _, err := s.app.WriteTo(p); err != nil {
+		app := newCutter(transfer.SectionApplication, dst)
+		if _, err := s.app.WriteTo(app); err != nil {
 			return Written{}, fmt.Errorf("write application state: %w", err)
 		}
-	}
-	p.cut()
-	s.meta.Bytes = p.total
-	return Written{Meta: s.meta, Root: Root(s.meta, p.digests), Parts: p.digests}, nil
-}
-
-// Root computes a checkpoint's root from its meta and the digests of its parts.
-func Root(m Meta, digests []smr.Digest) smr.Digest {
-	return protocol.MerkleRoot(append([]smr.Digest{m.Digest()}, digests...))
-}
-
-// parts passes a stream on and digests it in parts.
-type parts struct {
-	dst     io.Writer
-	h       hash.Hash
-	in      int // bytes of the open part
-	total   uint64
-	digests []smr.Digest
-}
-
-func (p *parts) Write(b []byte) (int, error) {
-	n, err := p.dst.Write(b)
-	if err != nil {
-		return n, err
-	}
-	p.total += uint64(len(b))
-	for rest := b; len(rest) > 0; {
-		k := min(len(rest), PartBytes-p.in)
-		p.h.Write(rest[:k])
-		if p.in += k; p.in == PartBytes {
-			p.cut()
+		if err := app.cut(); err != nil {
+			return Written{}, err
 		}
+		parts = append(parts, app.parts...)
+		s.meta.Bytes += app.total
+	}
+	s.meta.Parts = uint64(len(parts))
+	return Written{Meta: s.meta, Root: transfer.Root(s.meta, parts), Parts: parts}, nil
+}
+
+// cutter cuts a stream into parts.
+type cutter struct {
+	section transfer.Section
+	dst     PartSink
+	buf     []byte
+	total   uint64
+	parts   []transfer.Part
+}
+
+func newCutter(s transfer.Section, dst PartSink) *cutter {
+	return &cutter{section: s, dst: dst}
+}
+
+// Write implements io.Writer.
+func (c *cutter) Write(b []byte) (int, error) {
+	for rest := b; len(rest) > 0; {
+		k := min(len(rest), transfer.StreamPartBytes-len(c.buf))
+		c.buf = append(c.buf, rest[:k]...)
 		rest = rest[k:]
+		if len(c.buf) == transfer.StreamPartBytes {
+			if err := c.cut(); err != nil {
+				return 0, err
+			}
+		}
 	}
 	return len(b), nil
 }
 
 // cut ends the open part, if it holds anything.
-func (p *parts) cut() {
-	if p.in == 0 {
-		return
+func (c *cutter) cut() error {
+	if len(c.buf) == 0 {
+		return nil
 	}
-	p.digests = append(p.digests, smr.Digest(p.h.Sum(nil)))
-	p.h.Reset()
-	p.in = 0
+	p := transfer.Part{Section: c.section, ID: smr.PartID(len(c.parts)), Bytes: uint32(len(c.buf)), Digest: sha256.Sum256(c.buf)}
+	c.parts = append(c.parts, p)
+	c.total += uint64(len(c.buf))
+	err := c.dst.Part(p, c.buf)
+	c.buf = c.buf[:0]
+	return err
 }
 
 // Restore replaces all state by a checkpoint: m is its meta, r its stream, both already verified
@@ -188,6 +206,6 @@ func (c *Core) RootOf() (smr.Digest, error) {
 		return smr.Digest{}, err
 	}
 	defer s.Release()
-	w, err := s.Write(io.Discard)
+	w, err := s.Write(ToWriter(io.Discard))
 	return w.Root, err
 }
