@@ -159,7 +159,7 @@ func TestPurity(t *testing.T) {
 // of requests is left out: all workers share it under its lock.
 var logicFiles = map[string]string{
 	"internal/requests":  "core",
-	"internal/execution": "apply core limits meta query reply session snapshot table tablecodec",
+	"internal/execution": "apply core limits query reply session snapshot table tablecodec",
 	"client":             "core query receive reply session state tally transmit",
 }
 
