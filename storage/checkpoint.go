@@ -25,7 +25,7 @@ type Descriptor struct {
 // A checkpoint file:
 //
 //	magic       8    "ATLASCP2"
-//	parts       n    one after the other
+//	parts       n    one after the other; none here if they are in packs
 //	descriptor  m
 //	length      8    of the descriptor, big endian
 //	checksum    4    CRC-32C of descriptor and length, little endian
@@ -68,12 +68,18 @@ func decodeDescriptor(b []byte) (*Descriptor, error) {
 	return d, nil
 }
 
-// sink takes a checkpoint's file image.
+// sink takes a checkpoint's file image. One that is a partSink, too, takes the parts elsewhere.
 type sink interface {
 	io.Writer
 	// commit makes the image durable and visible.
 	commit(d *Descriptor) error
 	abort()
+}
+
+// partSink keeps parts by digest, each once.
+type partSink interface {
+	has(digest smr.Digest) bool
+	put(digest smr.Digest, data []byte) error
 }
 
 // CheckpointWriter writes one checkpoint. It belongs to one goroutine. Commit or Abort ends it.
@@ -103,10 +109,25 @@ func (w *CheckpointWriter) Part(p transfer.Part, data []byte) error {
 		w.err = fmt.Errorf("part of %d bytes announced as %d", len(data), p.Bytes)
 	}
 	if w.err == nil {
-		_, w.err = w.to.Write(data)
+		if to, ok := w.to.(partSink); ok {
+			w.err = to.put(p.Digest, data)
+		} else {
+			_, w.err = w.to.Write(data)
+		}
 	}
 	w.parts = append(w.parts, p)
 	return w.err
+}
+
+// Keep adds the next part if its bytes are here already, of an earlier checkpoint, and reports whether
+// they are; if not, give them to Part.
+func (w *CheckpointWriter) Keep(p transfer.Part) bool {
+	to, ok := w.to.(partSink)
+	if !ok || w.err != nil || !to.has(p.Digest) {
+		return false
+	}
+	w.parts = append(w.parts, p)
+	return true
 }
 
 // Commit makes the checkpoint durable and returns its descriptor. Earlier checkpoints beyond those
@@ -160,7 +181,8 @@ type CheckpointReader struct {
 	from    io.ReaderAt
 	close   func() error
 	name    string
-	offsets []int64
+	offsets []int64      // of the parts in from
+	pinned  *pinnedParts // or where they are instead
 	next    int
 	buf     []byte
 	rest    []byte
@@ -194,10 +216,14 @@ func openCheckpoint(name string, from io.ReaderAt, size int64, close func() erro
 	if err != nil {
 		return bad("malformed descriptor")
 	}
+	r := &CheckpointReader{Descriptor: d, from: from, close: close, name: name}
+	if d.external(room - length) {
+		return r, nil
+	}
 	if d.Bytes != room-length {
 		return bad("parts and file length disagree")
 	}
-	r := &CheckpointReader{Descriptor: d, from: from, close: close, name: name, offsets: make([]int64, len(d.Parts))}
+	r.offsets = make([]int64, len(d.Parts))
 	at := int64(len(checkpointMagic))
 	for i := range d.Parts {
 		r.offsets[i] = at
@@ -205,6 +231,14 @@ func openCheckpoint(name string, from io.ReaderAt, size int64, close func() erro
 	}
 	return r, nil
 }
+
+// external tells from the bytes of parts in a checkpoint's file whether they are in packs.
+func (d *Descriptor) external(here uint64) bool {
+	return d.Kind == transfer.StateDivisible && here == 0 && d.Bytes > 0
+}
+
+// PartList returns the parts in order; do not change them.
+func (r *CheckpointReader) PartList() []transfer.Part { return r.Parts }
 
 func readAt(from io.ReaderAt, p []byte, off int64) error {
 	n, err := from.ReadAt(p, off)
@@ -216,6 +250,9 @@ func readAt(from io.ReaderAt, p []byte, off int64) error {
 
 // ReadPart appends the bytes of part i to dst. A part that does not match its digest is ErrCorrupt.
 func (r *CheckpointReader) ReadPart(dst []byte, i int) ([]byte, error) {
+	if r.pinned != nil {
+		return r.pinned.read(dst, i, r.Parts[i].Digest)
+	}
 	at := len(dst)
 	dst = append(dst, make([]byte, r.Parts[i].Bytes)...)
 	if err := readAt(r.from, dst[at:], r.offsets[i]); err != nil {
@@ -256,4 +293,10 @@ func (r *CheckpointReader) verify() error {
 }
 
 // Close ends reading.
-func (r *CheckpointReader) Close() error { return r.close() }
+func (r *CheckpointReader) Close() error {
+	err := r.close()
+	if r.pinned != nil {
+		err = errors.Join(err, r.pinned.release())
+	}
+	return err
+}

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/protocol/transfer"
 )
 
 const (
@@ -21,18 +23,23 @@ const (
 // checkpointFiles keeps checkpoints as files of one directory. A checkpoint is complete once it has
 // its name; whatever else lies there is left over from a crash.
 type checkpointFiles struct {
-	fs  vfs.FS
-	dir string
+	fs    vfs.FS
+	dir   string
+	parts *partLog // the parts of checkpoints of divisible state
 
 	mu sync.Mutex
 	// seqs lists the complete checkpoints, ascending. Those that turned out damaged are gone from it.
 	seqs    []smr.SeqNo
 	checked map[smr.SeqNo]bool // read through and found whole since open
 	writing bool
+	// divided holds the parts of the checkpoints in seqs whose parts are in packs, once they are known.
+	divided map[smr.SeqNo][]transfer.Part
+	// staged are parts in packs that belong to no checkpoint yet and stay.
+	staged map[smr.Digest]bool
 }
 
 func openCheckpointFiles(fs vfs.FS, dir string) (*checkpointFiles, error) {
-	c := &checkpointFiles{fs: fs, dir: dir, checked: make(map[smr.SeqNo]bool)}
+	c := &checkpointFiles{fs: fs, dir: dir, checked: make(map[smr.SeqNo]bool), divided: make(map[smr.SeqNo][]transfer.Part)}
 	if err := fs.MkdirAll(dir, 0o700); err != nil {
 		return nil, explain("make", dir, err)
 	}
@@ -53,6 +60,9 @@ func openCheckpointFiles(fs vfs.FS, dir string) (*checkpointFiles, error) {
 		}
 	}
 	slices.Sort(c.seqs)
+	if c.parts, err = openPartLog(fs, fs.PathJoin(dir, "parts")); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -79,8 +89,9 @@ func covered(seqs []smr.SeqNo) smr.SeqNo {
 	return seqs[len(seqs)-checkpointsKept]
 }
 
-// begin starts a file. One checkpoint is written at a time.
-func (c *checkpointFiles) begin(seq smr.SeqNo) (*CheckpointWriter, error) {
+// begin starts a file, for the parts too or, divided, for the descriptor only. One checkpoint is
+// written at a time.
+func (c *checkpointFiles) begin(seq smr.SeqNo, divided bool) (*CheckpointWriter, error) {
 	c.mu.Lock()
 	busy := c.writing
 	c.writing = true
@@ -94,7 +105,11 @@ func (c *checkpointFiles) begin(seq smr.SeqNo) (*CheckpointWriter, error) {
 		c.idle()
 		return nil, explain("create", path, err)
 	}
-	return newCheckpointWriter(seq, &fileSink{owner: c, f: f, path: path})
+	to := &fileSink{owner: c, f: f, path: path}
+	if divided {
+		return newCheckpointWriter(seq, dividedSink{to, c.parts})
+	}
+	return newCheckpointWriter(seq, to)
 }
 
 func (c *checkpointFiles) idle() {
@@ -140,20 +155,89 @@ func (s *fileSink) commit(d *Descriptor) error {
 	if err := syncDir(c.fs, c.dir); err != nil {
 		return err
 	}
+	return c.adopt(d)
+}
+
+// adopt counts a checkpoint that has its name among those kept, and lets go what that makes needless.
+func (c *checkpointFiles) adopt(d *Descriptor) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if i, ok := slices.BinarySearch(c.seqs, d.Seq); !ok {
 		c.seqs = slices.Insert(c.seqs, i, d.Seq)
 	}
 	c.checked[d.Seq] = true
+	if c.divided[d.Seq] = nil; d.Kind == transfer.StateDivisible {
+		c.divided[d.Seq] = d.Parts
+	}
 	for len(c.seqs) > checkpointsKept {
 		if err := c.fs.Remove(c.path(c.seqs[0])); err != nil {
 			return explain("remove", c.path(c.seqs[0]), err)
 		}
 		delete(c.checked, c.seqs[0])
+		delete(c.divided, c.seqs[0])
 		c.seqs = c.seqs[1:]
 	}
-	return nil
+	if c.parts.unused() {
+		return nil
+	}
+	// The removal must not be undone by a crash after parts of what was removed are gone.
+	if err := syncDir(c.fs, c.dir); err != nil {
+		return err
+	}
+	return c.collect()
+}
+
+// collect removes the parts that no kept checkpoint names. mu is held.
+func (c *checkpointFiles) collect() error {
+	live := maps.Clone(c.staged)
+	if live == nil {
+		live = make(map[smr.Digest]bool)
+	}
+	for _, seq := range c.seqs {
+		parts, ok := c.divided[seq]
+		if !ok {
+			d, err := c.descriptor(seq)
+			if errors.Is(err, ErrCorrupt) {
+				continue // set aside when its turn comes
+			}
+			if err != nil {
+				return err
+			}
+			parts = d
+			c.divided[seq] = d
+		}
+		for i := range parts {
+			live[parts[i].Digest] = true
+		}
+	}
+	return c.parts.collect(live)
+}
+
+// descriptor reads which parts of a checkpoint are in packs.
+func (c *checkpointFiles) descriptor(seq smr.SeqNo) ([]transfer.Part, error) {
+	r, err := c.openFile(seq)
+	if err != nil {
+		return nil, err
+	}
+	if r.offsets != nil {
+		return nil, r.Close()
+	}
+	return r.Parts, r.Close()
+}
+
+// dividedSink takes the descriptor to a file and the parts to packs.
+type dividedSink struct {
+	*fileSink
+	*partLog
+}
+
+// commit makes the parts durable before the file gets its name.
+func (s dividedSink) commit(d *Descriptor) error {
+	if err := s.partLog.sync(); err != nil {
+		s.abort()
+		return err
+	}
+	return s.fileSink.commit(d)
 }
 
 // latest opens the newest checkpoint that is whole; nil for none. A damaged one is set aside under
@@ -194,7 +278,26 @@ func (c *checkpointFiles) latest(damaged func(error)) (*CheckpointReader, error)
 	}
 }
 
+// open opens the checkpoint at seq; its parts stay readable until the reader is closed.
 func (c *checkpointFiles) open(seq smr.SeqNo) (*CheckpointReader, error) {
+	c.mu.Lock() // no part goes before it is pinned
+	defer c.mu.Unlock()
+	r, err := c.openFile(seq)
+	if err != nil || r.offsets != nil {
+		return r, err
+	}
+	digests := make([]smr.Digest, len(r.Parts))
+	for i := range r.Parts {
+		digests[i] = r.Parts[i].Digest
+	}
+	if r.pinned, err = c.parts.pin(digests); err != nil {
+		_ = r.Close()
+		return nil, fmt.Errorf("checkpoint %s: %w", r.name, err)
+	}
+	return r, nil
+}
+
+func (c *checkpointFiles) openFile(seq smr.SeqNo) (*CheckpointReader, error) {
 	path := c.path(seq)
 	f, err := c.fs.Open(path)
 	if err != nil {
@@ -217,6 +320,7 @@ func (c *checkpointFiles) setAside(seq smr.SeqNo) error {
 	if err := c.fs.Rename(c.path(seq), c.path(seq)+damagedSuffix); err != nil {
 		return explain("rename", c.path(seq), err)
 	}
+	delete(c.divided, seq)
 	c.seqs = slices.DeleteFunc(c.seqs, func(s smr.SeqNo) bool { return s == seq })
 	return syncDir(c.fs, c.dir)
 }

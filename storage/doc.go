@@ -14,6 +14,7 @@
 //	LOCK                 held by the process that has the directory open
 //	log/                 Pebble: the keys below
 //	checkpoints/N.ckpt   checkpoint at sequence number N, complete once it has this name
+//	checkpoints/parts/   packs: the parts of divisible state, each once, by digest
 //
 // Keys of the log; integers are big endian, so that key order is the order of the log:
 //

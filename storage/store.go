@@ -100,6 +100,9 @@ func Open(dir string, id Identity, opts Options) (*Store, error) {
 		if s.db != nil {
 			_ = s.db.Close()
 		}
+		if s.ckpt != nil {
+			_ = s.ckpt.parts.close()
+		}
 		if s.lock != nil {
 			_ = s.lock.Close()
 		}
@@ -344,7 +347,13 @@ func (s *Store) ReadDecisions(after, upto smr.SeqNo, maxBytes int) ([]Entry, smr
 // BeginCheckpoint starts writing the checkpoint at seq. A failed write is the writer's error;
 // the log is not touched by it.
 func (s *Store) BeginCheckpoint(seq smr.SeqNo) (*CheckpointWriter, error) {
-	return s.ckpt.begin(seq)
+	return s.ckpt.begin(seq, false)
+}
+
+// BeginDivisible is BeginCheckpoint for divisible state: parts that an earlier checkpoint has are
+// kept, not written again. The descriptor and the parts become a checkpoint together.
+func (s *Store) BeginDivisible(seq smr.SeqNo) (*CheckpointWriter, error) {
+	return s.ckpt.begin(seq, true)
 }
 
 // LatestCheckpoint opens the newest valid checkpoint; nil for none. Damaged ones are set aside as
@@ -391,6 +400,9 @@ func (s *Store) close() error {
 	err := s.Err()
 	if err == nil && s.opts.Mode == Relaxed {
 		err = explain("sync", s.dir, s.db.LogData(nil, pebble.Sync))
+	}
+	if cerr := s.ckpt.parts.close(); err == nil {
+		err = cerr
 	}
 	if cerr := s.closePebble(); err == nil {
 		err = cerr
