@@ -106,7 +106,11 @@ func (f checkpointFile) Commit(w execution.Written) error {
 func (f checkpointFile) Abort() { f.CheckpointWriter.Abort() }
 
 func (r *replica) beginCheckpoint(m execution.Meta) (execution.CheckpointSink, error) {
-	w, err := r.store.BeginCheckpoint(m.Seq)
+	begin := r.store.BeginCheckpoint
+	if m.Kind == transfer.StateDivisible {
+		begin = r.store.BeginDivisible
+	}
+	w, err := begin(m.Seq)
 	if err != nil {
 		return nil, err
 	}

@@ -180,8 +180,10 @@ func Run(ctx context.Context, cfg Config, service smr.Service) error {
 
 // start opens the disk, restores execution, replays the log and listens. On error nothing runs.
 func start(cfg Config, service smr.Service) (_ *replica, err error) {
-	if _, ok := service.State().(smr.Monolithic); !ok {
-		return nil, errors.New("replica: the application has no monolithic state to checkpoint: implement smr.Stateful")
+	switch service.State().(type) {
+	case smr.Monolithic, smr.Divisible:
+	default:
+		return nil, errors.New("replica: the application has no state to checkpoint: implement smr.Stateful")
 	}
 	r := &replica{
 		cfg: cfg, log: cfg.Logger.With("node", uint64(cfg.Node)), cluster: cfg.Genesis.Digest(),
@@ -259,8 +261,11 @@ func (r *replica) restore(service smr.Service) (*execution.Core, error) {
 		return nil, err
 	}
 	from, err := r.store.LatestCheckpoint()
-	if err != nil || from == nil {
-		return core, err
+	if err != nil {
+		return nil, err
+	}
+	if from == nil {
+		return core, core.Genesis()
 	}
 	defer func() { _ = from.Close() }()
 	if err := core.Restore(from.Meta, io.Reader(from)); err != nil {

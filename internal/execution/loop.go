@@ -2,7 +2,6 @@ package execution
 
 import (
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -261,7 +260,7 @@ func (e *Executor) write(s *Snapshot) (w Written, err error) {
 		}
 	}()
 	if e.cfg.Begin == nil {
-		return s.Write(ToWriter(io.Discard))
+		return s.Write(forRoot{})
 	}
 	sink, err := e.cfg.Begin(s.Meta())
 	if err != nil {
