@@ -183,5 +183,5 @@ func (d *decoder) bytes() []byte {
 // clone returns a string's bytes, copied.
 func (d *decoder) clone() []byte {
 	b := d.bytes()
-	return append(make([]byte, 0, len(b)), b...)
+	return append(make([]byte, 0, len(b)+versionBytes), b...) // so that the store need not copy it again
 }

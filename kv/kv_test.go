@@ -9,22 +9,67 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"pgregory.net/rapid"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/state"
 )
 
 func exec(s *Store, seq smr.SeqNo, r Request) Reply { return s.Execute(&smr.Context{Seq: seq}, r) }
 
-func snapshot(t rapid.TB, s *Store) []byte {
-	var b bytes.Buffer
-	f := s.Freeze()
+// image is what a capture holds.
+type image struct {
+	infos []smr.PartInfo
+	data  map[smr.PartID][]byte
+	all   []byte // the parts one after the other: a dump
+}
+
+func read(t rapid.TB, f smr.FrozenParts) image {
+	t.Helper()
 	defer f.Release()
-	n, err := f.WriteTo(&b)
-	if err != nil || n != int64(b.Len()) {
-		t.Fatalf("WriteTo: %d of %d, %v", n, b.Len(), err)
+	im := image{data: map[smr.PartID][]byte{}}
+	var err error
+	if im.infos, err = f.Parts(); err != nil {
+		t.Fatal(err)
 	}
-	return b.Bytes()
+	for _, p := range im.infos {
+		at := len(im.all)
+		if im.all, err = f.ReadPart(im.all, p.ID); err != nil {
+			t.Fatal(err)
+		}
+		im.data[p.ID] = im.all[at:]
+	}
+	return im
+}
+
+func (im image) equal(other image) bool { return slices.Equal(im.infos, other.infos) }
+
+// restore puts every part.
+func restore(t rapid.TB, s *Store, im image) {
+	t.Helper()
+	w := s.Begin()
+	for _, p := range im.infos {
+		if err := w.Put(p, im.data[p.ID]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Commit(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func onDisk(t rapid.TB) (*Store, func()) {
+	t.Helper()
+	m, err := state.OpenPebble("kv", state.PebbleOptions{FS: vfs.NewMem(), CacheBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return On(m), func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func genRequest(t *rapid.T) Request {
@@ -50,6 +95,8 @@ func genRequest(t *rapid.T) Request {
 func TestStoreEqualsAMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, model := New(), map[string]string{}
+		disk, done := onDisk(t)
+		defer done()
 		changed := map[string]smr.SeqNo{}
 		var last smr.SeqNo
 		for seq := smr.SeqNo(1); seq < 40; seq++ {
@@ -103,6 +150,9 @@ func TestStoreEqualsAMap(t *testing.T) {
 				}
 			}
 			got := exec(s, seq, r)
+			if other := exec(disk, seq, r); !reflect.DeepEqual(other, got) {
+				t.Fatalf("%v %q: %+v in memory, %+v on disk", r.Op, r.Key, got, other)
+			}
 			enc, _ = ReplyCodec{}.Append(nil, got)
 			if got, err = (ReplyCodec{}).Decode(enc); err != nil || !reflect.DeepEqual(got, want) {
 				t.Fatalf("%v %q: %+v, want %+v (%v)", r.Op, r.Key, got, want, err)
@@ -120,20 +170,27 @@ func TestStoreEqualsAMap(t *testing.T) {
 				t.Fatalf("version %d of a scan, last change %d", q.Version(), last)
 			}
 		}
-		b := snapshot(t, s)
+		b := read(t, s.Freeze())
+		if !read(t, disk.Freeze()).equal(b) {
+			t.Fatal("in memory and on disk the state has other parts")
+		}
 		n := New()
 		exec(n, 1, Put("gone", "x"))
-		if err := n.Restore(bytes.NewReader(b)); err != nil {
-			t.Fatal(err)
+		restore(t, n, b)
+		if !read(t, n.Freeze()).equal(b) || n.last != s.last {
+			t.Fatal("a restored store has other parts")
 		}
-		if !bytes.Equal(snapshot(t, n), b) {
-			t.Fatal("a restored store writes another snapshot")
+		dump, err := ReadDump(b.all)
+		if err != nil || dump.Len() != len(model) {
+			t.Fatalf("a dump has %d pairs of %d: %v", dump.Len(), len(model), err)
 		}
-		if n.Restore(bytes.NewReader(b[:len(b)-1])) == nil || n.Restore(bytes.NewReader(append(b, 0))) == nil {
-			t.Fatal("a damaged snapshot was taken")
+		for k, v := range model {
+			if rep := dump.Query(smr.NewQueryContext(0, 0), Get(k)); string(rep.Value) != v || rep.Version != changed[k] {
+				t.Fatalf("a dump has %q=%q of %d", k, rep.Value, rep.Version)
+			}
 		}
-		if !bytes.Equal(snapshot(t, n), b) {
-			t.Fatal("a refused snapshot changed the store")
+		if _, err := ReadDump(b.all[:len(b.all)-1]); err == nil {
+			t.Fatal("a dump that was cut short was taken")
 		}
 	})
 }
@@ -144,14 +201,13 @@ func TestACaptureDoesNotChange(t *testing.T) {
 		exec(s, 1, Put(fmt.Sprint(i), "old"))
 	}
 	f := s.Freeze()
-	want := snapshot(t, s)
+	want := read(t, s.Freeze())
 	for i := range 1000 {
 		exec(s, 2, Put(fmt.Sprint(i), "new"))
 		exec(s, 2, Delete(fmt.Sprint(i*2)))
 	}
-	var b bytes.Buffer
-	if _, err := f.WriteTo(&b); err != nil || !bytes.Equal(b.Bytes(), want) {
-		t.Fatal("the capture changed", err)
+	if got := read(t, f); !got.equal(want) || !bytes.Equal(got.all, want.all) {
+		t.Fatal("the capture changed")
 	}
 }
 
@@ -227,12 +283,53 @@ func FuzzDecodeReply(f *testing.F) {
 	})
 }
 
-func FuzzRestore(f *testing.F) {
+// A dump that is accepted can be read; nothing in one leads to a panic.
+func FuzzReadDump(f *testing.F) {
 	s := New()
 	exec(s, 3, Put("a", "1"))
 	exec(s, 4, Put("b", ""))
-	f.Add(snapshot(f, s))
-	f.Fuzz(func(t *testing.T, b []byte) { _ = New().Restore(bytes.NewReader(b)) })
+	f.Add(read(f, s.Freeze()).all)
+	f.Add(read(f, New().Freeze()).all)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := ReadDump(b)
+		if err != nil {
+			return
+		}
+		again, err := ReadDump(read(t, s.Freeze()).all)
+		if err != nil || again.Len() != s.Len() || again.last != s.last {
+			t.Fatalf("%d pairs become %d: %v", s.Len(), again.Len(), err)
+		}
+	})
+}
+
+// A fault of the disk fences, and a query that meets one is not answered.
+func TestAFaultOfTheDiskFences(t *testing.T) {
+	m, err := state.OpenPebble("kv", state.PebbleOptions{FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := On(m)
+	w := s.Begin() // begun and not committed: the map is not usable
+	if err := w.Put(smr.PartInfo{ID: 1}, []byte{1, 0, 0, 0}); err != nil {
+		t.Fatal(err)
+	}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("a query was answered")
+			}
+		}()
+		s.Query(smr.NewQueryContext(1, 1), Get("k"))
+	}()
+	for _, r := range []Request{Get("k"), Put("k", "v"), Delete("k"), Create("k", "v"), Scan("", "", 0)} {
+		ctx := &smr.Context{Seq: 2}
+		if s.Execute(ctx, r); ctx.Fenced() == nil {
+			t.Errorf("%v does not fence", r.Op)
+		}
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func ExampleStore() {

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/atlas-smr/smr"
 )
@@ -40,7 +41,7 @@ const (
 type Request struct {
 	Op     Op
 	Key    string // Scan: the first key, inclusive
-	Value  []byte // Put, CAS. The store keeps it: do not change it afterwards
+	Value  []byte // Put, CAS. The store keeps it, and what its capacity has beyond its length: do not change them afterwards
 	Expect []byte // CAS: the value expected to be there
 	Absent bool   // CAS: no value is expected to be there; Expect is empty
 	End    string // Scan: the key to stop before; empty: none
@@ -92,7 +93,7 @@ func Get[K bytesLike](key K) Request { return Request{Op: OpGet, Key: string(key
 
 // Put sets the value of key.
 func Put[K, V bytesLike](key K, value V) Request {
-	return Request{Op: OpPut, Key: string(key), Value: []byte(value)}
+	return Request{Op: OpPut, Key: string(key), Value: slices.Clip([]byte(value))}
 }
 
 // Delete removes key.
@@ -100,12 +101,12 @@ func Delete[K bytesLike](key K) Request { return Request{Op: OpDelete, Key: stri
 
 // CAS sets the value of key if it is expect now.
 func CAS[K, E, V bytesLike](key K, expect E, value V) Request {
-	return Request{Op: OpCAS, Key: string(key), Expect: []byte(expect), Value: []byte(value)}
+	return Request{Op: OpCAS, Key: string(key), Expect: []byte(expect), Value: slices.Clip([]byte(value))}
 }
 
 // Create sets the value of key if it has none now.
 func Create[K, V bytesLike](key K, value V) Request {
-	return Request{Op: OpCAS, Key: string(key), Absent: true, Value: []byte(value)}
+	return Request{Op: OpCAS, Key: string(key), Absent: true, Value: slices.Clip([]byte(value))}
 }
 
 // Scan asks for the first page of the pairs with from <= key < end; an empty end is no bound.

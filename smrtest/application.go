@@ -19,10 +19,13 @@ const (
 
 // Application checks a service against the rules of replication:
 //
-//   - two instances that execute the same ops give the same replies and the same state, byte for byte;
+//   - two instances that execute the same ops give the same replies and the same state, byte for byte,
+//     whenever captures were taken;
 //   - a state that is written and restored into a fresh instance goes on as the original does;
 //   - a capture is of the moment of Freeze, whatever is executed before it is written;
-//   - Query changes nothing.
+//   - Query changes nothing;
+//   - parts of divisible state are listed as they are, in order; a later state goes back to an earlier
+//     one by the parts that differ; Reset gives the state of a new instance.
 //
 // newService returns a fresh instance in the genesis state. op draws an op, valid or not, from rng;
 // it must draw from nothing else. A service without state fails: no replica runs it.
@@ -49,12 +52,11 @@ func check(t testing.TB, newService func() smr.Service, ops [][]byte) {
 	for _, op := range ops[:half] {
 		same(t, a, b, op)
 	}
-	mono, ok := a.s.State().(smr.Monolithic)
+	frozen, ok := capture(t, a.s.State())
 	if !ok {
-		t.Errorf("the application has no monolithic state: it cannot be checkpointed")
+		t.Errorf("the application has no state: it cannot be checkpointed")
 		return
 	}
-	frozen := mono.Freeze()
 	before := a.snapshot()
 	for _, op := range ops {
 		a.query(op)
@@ -67,27 +69,26 @@ func check(t testing.TB, newService func() smr.Service, ops [][]byte) {
 	}
 
 	restored := &runner{t: t, s: newService(), index: a.index}
-	state, ok := restored.s.State().(smr.Monolithic)
-	if !ok {
-		t.Errorf("another instance has no monolithic state")
-		return
-	}
-	if err := state.Restore(iotest{bytes.NewReader(before)}); err != nil {
+	if err := restore(t, restored.s.State(), before); err != nil {
 		t.Errorf("Restore of its own snapshot: %v", err)
 		return
 	}
 	if again := restored.snapshot(); !bytes.Equal(before, again) {
 		t.Errorf("a restored state is written differently: %d and %d bytes", len(before), len(again))
 	}
-	for _, op := range ops[half:] {
+	for i, op := range ops[half:] {
 		same(t, a, restored, op)
+		if i%9 == 0 {
+			_ = restored.snapshot() // captures must leave no trace
+		}
 	}
 	if x, y := a.snapshot(), restored.snapshot(); !bytes.Equal(x, y) {
 		t.Errorf("after a restore, equal ops give different states: %d and %d bytes", len(x), len(y))
 	}
-	if late := write(t, frozen); !bytes.Equal(before, late) {
+	if late := frozen(); !bytes.Equal(before, late) {
 		t.Errorf("a capture changed while ops were executed")
 	}
+	divisible(t, a.s.State(), before, newService)
 }
 
 // same executes op on two instances.
@@ -141,7 +142,8 @@ func (r *runner) query(op []byte) {
 
 func (r *runner) snapshot() []byte {
 	r.t.Helper()
-	return write(r.t, r.s.State().(smr.Monolithic).Freeze())
+	read, _ := capture(r.t, r.s.State())
+	return read()
 }
 
 func write(t testing.TB, f smr.Frozen) []byte {

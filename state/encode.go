@@ -113,14 +113,23 @@ func (r *partReader) field(most int) []byte {
 }
 
 func decodeHeader(b []byte) (next smr.PartID, meta []byte, err error) {
+	next, meta, rest, err := takeHeader(b)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%w: %d bytes after the header", ErrPart, len(rest))
+	}
+	return next, meta, err
+}
+
+// takeHeader reads a header off the start of b and returns what follows it.
+func takeHeader(b []byte) (next smr.PartID, meta, rest []byte, err error) {
 	r := partReader{b: b}
 	r.version()
 	next = smr.PartID(r.uvarint())
 	meta = r.field(MaxMetaBytes)
-	if r.bad || len(r.b) > 0 || next <= firstPart {
-		return 0, nil, fmt.Errorf("%w: malformed header", ErrPart)
+	if r.bad || next <= firstPart {
+		return 0, nil, nil, fmt.Errorf("%w: malformed header", ErrPart)
 	}
-	return next, slices.Clone(meta), nil
+	return next, slices.Clone(meta), r.b, nil
 }
 
 // decodePart reads part id off b, which it fills, and calls each for every pair, in order; key and
@@ -129,27 +138,34 @@ func decodePart(id smr.PartID, b []byte, each func(key, value []byte) error) (*p
 	if id == headerPart || len(b) > smr.MaxPartBytes {
 		return nil, fmt.Errorf("%w: part %d of %d bytes", ErrPart, id, len(b))
 	}
+	p, rest, err := takePart(id, b, each)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%w: %d bytes after the last pair of part %d", ErrPart, len(rest), id)
+	}
+	return p, err
+}
+
+// takePart reads part id off the start of b and returns what follows it.
+func takePart(id smr.PartID, b []byte, each func(key, value []byte) error) (_ *part, rest []byte, err error) {
 	r := partReader{b: b}
 	r.version()
 	p := &part{id: id, low: string(r.field(MaxKeyBytes)), high: string(r.field(MaxKeyBytes)), sum: new(sum)}
 	pairs := r.uvarint()
 	if r.bad || p.high != "" && p.high <= p.low || pairs > uint64(len(r.b))/2 { // a pair takes two bytes at least
-		return nil, fmt.Errorf("%w: malformed start of part %d", ErrPart, id)
+		return nil, nil, fmt.Errorf("%w: malformed start of part %d", ErrPart, id)
 	}
 	p.pairs, p.bytes = int(pairs), len(r.b)
 	prev := ""
 	for i := range p.pairs {
 		key, value := r.field(MaxKeyBytes), r.field(MaxValueBytes)
 		if r.bad || !p.covers(string(key)) || i > 0 && string(key) <= prev {
-			return nil, fmt.Errorf("%w: pair %d of part %d is malformed or out of place", ErrPart, i, id)
+			return nil, nil, fmt.Errorf("%w: pair %d of part %d is malformed or out of place", ErrPart, i, id)
 		}
 		prev = string(key)
 		if err := each(key, value); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	if len(r.b) > 0 {
-		return nil, fmt.Errorf("%w: %d bytes after the last pair of part %d", ErrPart, len(r.b), id)
-	}
-	return p, nil
+	p.bytes -= len(r.b)
+	return p, r.b, nil
 }

@@ -154,6 +154,37 @@ func (w *memoryWriter) Commit() error {
 // Abort implements smr.PartWriter.
 func (w *memoryWriter) Abort() { w.tree = nil }
 
+// ReadParts returns a map with the content of another whose parts lie in b, one after the other in the
+// order of their ids: a dump. It has the same pairs and the same meta; its parts have other ids, so it
+// cannot stand for the other one in a replica. Errors wrap ErrPart.
+func ReadParts(b []byte) (*Memory, error) {
+	_, meta, b, err := takeHeader(b)
+	if err != nil {
+		return nil, err
+	}
+	m := NewMemory()
+	r := &restoring{next: firstPart, meta: meta, parts: make(map[smr.PartID]*part)}
+	for len(b) > 0 {
+		var p *part
+		p, b, err = takePart(r.next, b, func(key, value []byte) error {
+			m.tree.Set(string(key), bytes.Clone(value))
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		r.parts[p.id] = p
+		r.next++
+	}
+	list, err := r.finish()
+	if err != nil {
+		return nil, err
+	}
+	m.meta = meta
+	m.parts.install(list, r.next)
+	return m, nil
+}
+
 // restoring is what a PartWriter knows of the parts to be.
 type restoring struct {
 	next  smr.PartID

@@ -1,7 +1,6 @@
 package history
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -44,17 +43,8 @@ func Dump(ctx context.Context, c adminpbconnect.AdminClient) (*kv.Store, *adminp
 	case end.Bytes != uint64(len(data)) || end.TableBytes > end.Bytes:
 		return nil, nil, fmt.Errorf("the dump has %d bytes, its end says %d", len(data), end.Bytes)
 	}
-	st, err := decodeKV(data[end.TableBytes:])
+	st, err := kv.ReadDump(data[end.TableBytes:])
 	return st, end, err
-}
-
-// decodeKV reads the application's section of a checkpoint stream.
-func decodeKV(b []byte) (*kv.Store, error) {
-	st := kv.New()
-	if err := st.Restore(bytes.NewReader(b)); err != nil {
-		return nil, err
-	}
-	return st, nil
 }
 
 // Lookup returns the value of a key in a store and the sequence number at which it was written.
