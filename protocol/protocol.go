@@ -72,6 +72,20 @@ type Ordering interface {
 	Status() Status
 }
 
+// Explorable is an ordering that a model checker can run: its machines are values that can be
+// copied and compared. Both methods are called between inputs only.
+type Explorable interface {
+	Ordering
+	// Clone returns an independent copy; immutable values are shared.
+	Clone() Explorable
+	// Fingerprint appends an encoding of everything that decides what the machine may later sign,
+	// accept, decide or write. What only says when, how often, or whom to ask is left out: clocks,
+	// rate limits, evidence, and which quorum signed a certificate. Votes that are not a certificate
+	// yet are left out unless tallies is set. Machines that differ in nothing but their replica and
+	// what they signed as it have equal fingerprints.
+	Fingerprint(dst []byte, tallies bool) []byte
+}
+
 // Message is a decoded, verified message of one ordering. It is immutable.
 type Message interface {
 	// Kind is the ordering's own number for the message's schema.
