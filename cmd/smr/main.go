@@ -106,7 +106,7 @@ Start with 'smr demo': four replicas on this machine, killed and brought back wh
 	fl.StringVar(&a.logFormat, "log-format", "text", "log format: text or json")
 	root.AddCommand(
 		a.newDemoCommand(), a.newInitCommand(), a.newRunCommand(), a.newStatusCommand(), a.newKVCommand(),
-		a.newBenchCommand(), newSimCommand(), newVersionCommand(),
+		a.newBenchCommand(), newSimCommand(), newCheckCommand(), newVersionCommand(),
 	)
 	return root
 }
