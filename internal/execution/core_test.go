@@ -351,6 +351,29 @@ func TestLargeRepliesAreFlushedAndTheOldestForgotten(t *testing.T) {
 
 // TestHistory runs random histories on several cores that must agree, and on a model of what may
 // be executed.
+// A client can have the replies of a bundle's first ops alone: a faulty replica's reply completed the
+// quorum for those and was wrong about the others.
+func TestAResendIsAnsweredThoughItsFirstOpsAreAcknowledged(t *testing.T) {
+	svc, _ := journalService()
+	c := newCore(t, svc)
+	s := opened(t, apply(t, c, open(1, 1))[1])
+	b := ops(1, s, 1, 1, "a", "b", "c")
+	apply(t, c, b)
+	apply(t, c, ops(1, s, 4, 2, "d"))
+	out := &Output{}
+	if !c.Cached(b, out) {
+		t.Fatal("the replies that the client lacks are here and were not sent")
+	}
+	got := outcomes(decode(t, out)[1])
+	if len(got) != 2 || got[2] != smr.OutcomeExecuted || got[3] != smr.OutcomeExecuted {
+		t.Errorf("answered %v, want ops 2 and 3", got)
+	}
+	apply(t, c, ops(1, s, 5, 4, "e"))
+	if c.Cached(b, out) {
+		t.Error("a bundle of which the client has every reply was answered")
+	}
+}
+
 func TestEqualHistoriesLeaveEqualStatesAndRunEachOpOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		svc, j := journalService()

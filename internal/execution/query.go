@@ -82,8 +82,8 @@ func (c *Core) Admitted(client smr.ClientID, key smr.PublicKey) bool {
 }
 
 // Cached adds to out what answers a resend of b without ordering it again, and reports whether it
-// could: all of b was consumed, and every reply is still there. What is gone is left to the
-// ordered path, whose outcomes are agreed.
+// could: all of b was consumed, and every reply that the client has not acknowledged is still there.
+// What is gone is left to the ordered path, whose outcomes are agreed.
 func (c *Core) Cached(b *smr.Bundle, out *Output) bool {
 	if c.fenced != nil || !c.Admitted(b.Client, b.Key) || !c.Seen(b) {
 		return false
@@ -99,10 +99,12 @@ func (c *Core) Cached(b *smr.Bundle, out *Output) bool {
 	s := c.table.sessions[b.Session]
 	var want opSet
 	for i := range b.Ops {
-		if b.First+smr.OpNumber(i) < s.low {
-			return false
+		if b.First+smr.OpNumber(i) >= s.low { // below it the client has the replies
+			want.add(i)
 		}
-		want.add(i)
+	}
+	if want == (opSet{}) {
+		return false
 	}
 	var found []Reply
 	for _, blk := range s.cached() {
