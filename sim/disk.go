@@ -36,6 +36,7 @@ type disk struct {
 
 	// What a restart must find, as the oracle knows it.
 	appended          []appended
+	stable            smr.SeqNo // certificate written, perhaps not synced
 	durableDecided    smr.SeqNo
 	durableStable     smr.SeqNo
 	durableCheckpoint smr.SeqNo
@@ -133,10 +134,11 @@ func (d *disk) sync() {
 	}
 	d.syncing, d.newer = true, false
 	writes, _ := d.store.Pending()
-	d.n.after(d.latency(d.n.c.plan.Sync), func() { d.unlessHung(func() { d.synced(writes) }) })
+	stable := d.stable
+	d.n.after(d.latency(d.n.c.plan.Sync), func() { d.unlessHung(func() { d.synced(writes, stable) }) })
 }
 
-func (d *disk) synced(writes int) {
+func (d *disk) synced(writes int, stable smr.SeqNo) {
 	n := d.n
 	if d.failing {
 		d.fence(errSync)
@@ -153,6 +155,7 @@ func (d *disk) synced(writes int) {
 		d.durableDecided = max(d.durableDecided, d.appended[0].decided)
 		d.appended = d.appended[1:]
 	}
+	d.durableStable = max(d.durableStable, stable)
 	n.c.trace.event("sync", uint64(n.id), upto)
 	n.input(func(now time.Time) { n.engine.Durable(now, upto, &n.out) })
 	d.sync()
@@ -162,6 +165,7 @@ var errSync = errors.New("fsync: input/output error")
 
 // certified keeps the certificate of a checkpoint.
 func (d *disk) certified(c auth.CheckpointCert) {
+	d.stable = max(d.stable, c.Seq())
 	d.store.SetCheckpointCert(c.Seq(), c.Cert.Bytes())
 	d.newer = true
 	d.sync()
@@ -190,7 +194,7 @@ func (d *disk) crash() {
 		return kept
 	})
 	d.syncing, d.newer, d.appended, d.stuck = false, false, nil, nil
-	d.failing, d.tear = false, nil
+	d.failing, d.tear, d.stable = false, nil, 0
 }
 
 // recover reads what a restart finds; false if the replica refuses to start on it.

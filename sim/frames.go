@@ -127,7 +127,7 @@ func (n *node) ordered(from auth.Identity, client smr.ClientID, payload []byte) 
 			var out execution.Output
 			if n.exec.core.Cached(b, &out) {
 				n.replies(&out)
-			} else {
+			} else if n.requests.Reorder(n.now(), b).Kind == requests.Accept {
 				accepted = append(accepted, b)
 			}
 		case requests.Busy:

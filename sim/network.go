@@ -68,6 +68,9 @@ func (w *network) send(from, to auth.Identity, class wire.Class, kind uint8, pay
 	p, r := &w.c.plan, w.rng
 	m := frame{from, to, f, t, class, kind, payload}
 	w.sent++
+	if class == wire.ClassOrderedRequest && from.Kind == auth.IdentityClient {
+		w.c.oracle.request(payload)
+	}
 	copies := 1
 	if !w.healed {
 		w.capture(m)

@@ -131,7 +131,7 @@ func (n *node) restart() {
 		},
 		Factory:         n.c.options.Factory,
 		CheckpointBytes: p.CheckpointBytes,
-		Limits:          engine.Limits{RetainBytes: p.RetainBytes},
+		Limits:          engine.Limits{RetainBytes: p.RetainBytes, PoolBundles: p.PoolBundles, RecentIDs: 4 * p.PoolBundles},
 	})
 	n.input(func(now time.Time) { n.engine.Start(now, boot, &n.out) })
 	if n.up && boot.Executed > 0 {
@@ -195,6 +195,9 @@ func (n *node) checkRestart() {
 	if s.Decided < n.disk.durableDecided {
 		n.c.fail("amnesia: replica %d had decided %d durably and restarted with %d", n.id, n.disk.durableDecided, s.Decided)
 	}
+	if s.Stable < n.disk.durableStable {
+		n.c.fail("amnesia: replica %d had a durable certificate of the checkpoint at %d and restarted with %d", n.id, n.disk.durableStable, s.Stable)
+	}
 	if n.exec.core.Executed() < n.disk.durableCheckpoint {
 		n.c.fail("amnesia: replica %d had a durable checkpoint at %d and restarted at %d", n.id, n.disk.durableCheckpoint, n.exec.core.Executed())
 	}
@@ -232,6 +235,9 @@ func (n *node) watch() {
 		n.c.fail("regress: replica %d: %s", n.id, what)
 	}
 	n.last = m
+	if full := n.engine.Overfull(); full != "" {
+		n.c.fail("bound: replica %d: %s", n.id, full)
+	}
 }
 
 // perform does what the engine's output says, in the driver's order.
@@ -255,7 +261,7 @@ func (n *node) perform() {
 		}
 		n.c.trace.event("decide", uint64(n.id), uint64(d.Decision.View), uint64(d.Decision.Seq), uint64(len(d.Bundles)))
 		if !n.byzantine {
-			n.c.oracle.delivered(n.id, d.Decision)
+			n.c.oracle.delivered(n, d.Decision)
 		}
 		n.exec.deliver(d)
 	}
@@ -353,7 +359,7 @@ func (n *node) event(ev protocol.Event) {
 	}
 }
 
-func (n *node) status() protocol.Status { return n.engine.Status().Ordering }
+func (n *node) status() protocol.Status { return n.engine.Ordering() }
 
 func (n *node) executed() smr.SeqNo {
 	if !n.up {

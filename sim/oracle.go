@@ -8,6 +8,7 @@ import (
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
 	"github.com/atlas-smr/smr/protocol"
+	"github.com/atlas-smr/smr/wire"
 )
 
 // oracle holds what must agree across correct replicas and what each of them must never take back.
@@ -18,6 +19,9 @@ type oracle struct {
 	top      smr.SeqNo // highest decided anywhere
 	places   map[opKey]opPlace
 	roots    map[smr.SeqNo]smr.Digest
+	checked  auth.Statement
+	asked    map[smr.BundleID]bool // bundles that left a client
+	newest   *byte                 // of the request noted last: it goes to every replica
 	votes    map[voteKey]smr.Digest
 	timeouts map[smr.NodeID]map[smr.Epoch]smr.View // highest view whose timeout left the replica
 }
@@ -52,13 +56,23 @@ type voteKey struct {
 func newOracle(c *cluster) *oracle {
 	return &oracle{
 		c: c, decided: map[smr.SeqNo]decided{}, places: map[opKey]opPlace{}, roots: map[smr.SeqNo]smr.Digest{},
-		votes: map[voteKey]smr.Digest{}, timeouts: map[smr.NodeID]map[smr.Epoch]smr.View{},
+		votes: map[voteKey]smr.Digest{}, asked: map[smr.BundleID]bool{}, timeouts: map[smr.NodeID]map[smr.Epoch]smr.View{},
 	}
 }
 
 // delivered checks a decision that a correct replica hands to its execution.
-func (o *oracle) delivered(id smr.NodeID, d protocol.Decision) {
+func (o *oracle) delivered(n *node, d protocol.Decision) {
+	id := n.id
+	if d.Proof != nil {
+		o.proven(n, d)
+	}
 	if known, ok := o.decided[d.Seq]; !ok {
+		for _, ref := range d.Refs {
+			o.c.trace.note("decision %d: bundle %v", d.Seq, ref.ID)
+			if !o.asked[ref.ID] {
+				o.c.fail("invented: replica %d decided bundle %v at %d, which no client sent", id, ref.ID, d.Seq)
+			}
+		}
 		o.decided[d.Seq] = decided{digest: d.Digest, time: d.Time, by: id}
 	} else if known.digest != d.Digest {
 		o.c.fail("fork: replica %d decided %s at %d, replica %d had decided %s", id, d.Digest, d.Seq, known.by, known.digest)
@@ -73,6 +87,36 @@ func (o *oracle) delivered(id smr.NodeID, d protocol.Decision) {
 		}
 	}
 	o.top = max(o.top, d.Seq)
+}
+
+// proven checks the certificate that comes with a decision, once for each statement.
+func (o *oracle) proven(n *node, d protocol.Decision) {
+	s := d.Proof.Statement()
+	if s == o.checked {
+		return
+	}
+	o.checked = s
+	if _, err := n.verifier.Open(s, d.Proof.Bytes()); err != nil || s.Kind != auth.KindCommit || s.Seq != d.Seq {
+		o.c.fail("certificate: replica %d decided %d on a certificate of kind %d for %d: %v", n.id, d.Seq, s.Kind, s.Seq, err)
+	}
+}
+
+// request notes what a client sends to be ordered.
+func (o *oracle) request(payload []byte) {
+	if len(payload) == 0 || o.newest == &payload[0] {
+		return
+	}
+	o.newest = &payload[0]
+	bundles, err := wire.DecodeBundles(payload)
+	if err != nil {
+		return // a Byzantine client's garbage
+	}
+	for _, b := range bundles {
+		if !o.asked[b.ID] {
+			o.c.trace.note("client %d sends bundle %v: session %v, ops %d to %d", b.Client, b.ID, b.Session, b.First, int(b.First)+len(b.Ops)-1)
+		}
+		o.asked[b.ID] = true
+	}
 }
 
 // executed checks one op that took effect on a correct replica.

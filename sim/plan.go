@@ -47,6 +47,7 @@ type Plan struct {
 	Window          smr.SeqNo
 	CheckpointBytes uint64
 	RetainBytes     int
+	PoolBundles     int // 0: the default
 	Timeout         time.Duration
 
 	Chaos  time.Duration // end of faults
@@ -95,6 +96,7 @@ func Draw(seed uint64, o Options) (Plan, error) {
 			Window:          pick(r, smr.SeqNo(16), 64, 256, 1024),
 			CheckpointBytes: pick(r, uint64(2<<10), 8<<10, 32<<10),
 			RetainBytes:     pick(r, 16<<10, 128<<10, 1<<20),
+			PoolBundles:     pick(r, 0, 0, 0, 8, 32),
 			Timeout:         pick(r, 300*time.Millisecond, 500*time.Millisecond, time.Second),
 
 			Chaos: r.between(3*time.Second, 10*time.Second),

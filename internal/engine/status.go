@@ -92,6 +92,9 @@ func (e *Engine) Status() Status {
 	return s
 }
 
+// Ordering describes the ordering alone: cheaper than Status.
+func (e *Engine) Ordering() protocol.Status { return e.ord.Status() }
+
 // Seen returns the highest vote of another replica that this one has verified in this life.
 func (e *Engine) Seen(id smr.NodeID) protocol.Mark { return e.ord.Seen(id) }
 
