@@ -18,6 +18,9 @@ type operation struct {
 	value  string // put, cas: the new value
 	expect string // cas: the value expected; empty: absent
 
+	// Of the values above and below, their numbers.
+	written, expected, read register
+
 	got   string // get: the value
 	found bool   // get: the key was there; cas: it swapped
 
@@ -62,37 +65,61 @@ func (h *history) begin(o *operation, now time.Duration) {
 	h.ops = append(h.ops, o)
 }
 
-// register is the model's state of one key.
-type register struct {
-	value string
-	here  bool
-}
+// register is the model's state of one key: which value it holds, numbered, 0 for none. Numbers
+// compare faster than strings, and comparing states is most of the search.
+type register int32
+
+// unknownValue is a value that nobody wrote.
+const unknownValue register = -1
 
 // model is the key-value application as porcupine checks it, one key at a time. An operation whose
 // result never came may have happened at any time after its call, or never.
 var model = porcupine.Model{
-	Init: func() any { return register{} },
+	Init:  func() any { return register(0) },
+	Equal: func(a, b any) bool { return a.(register) == b.(register) },
 	Step: func(state, input, _ any) (bool, any) {
 		s, o := state.(register), input.(*operation)
 		switch o.kind {
 		case opGet:
-			return !o.done || o.found == s.here && o.got == s.value, s
+			return !o.done || o.read == s, state
 		case opPut:
-			return true, register{o.value, true}
+			return true, o.written
 		case opDelete:
-			return !o.done || o.found == s.here, register{}
+			return !o.done || o.found == (s != 0), register(0)
 		case opCAS:
-			swap := s.here == (o.expect != "") && s.value == o.expect
+			swap := s == o.expected
 			if o.done && o.found != swap {
-				return false, s
+				return false, state
 			}
 			if swap {
-				return true, register{o.value, true}
+				return true, o.written
 			}
-			return true, s
+			return true, state
 		}
-		return false, s
+		return false, state
 	},
+}
+
+// number gives the values of an operation their numbers.
+func (h *history) number() {
+	numbers := map[string]register{"": 0}
+	for _, o := range h.ops {
+		if _, ok := numbers[o.value]; !ok {
+			numbers[o.value] = register(len(numbers))
+		}
+	}
+	of := func(value string) register {
+		if n, ok := numbers[value]; ok {
+			return n
+		}
+		return unknownValue
+	}
+	for _, o := range h.ops {
+		o.written, o.expected, o.read = of(o.value), of(o.expect), of(o.got)
+		if o.found && o.got == "" {
+			o.read = unknownValue // the key was there, and no operation writes an empty value
+		}
+	}
 }
 
 // checkTimeout bounds the search for a linearization of one key, in real time; the histories are
@@ -102,6 +129,7 @@ const checkTimeout = 30 * time.Second
 // check demands that every acknowledged ordered operation took effect, and that the history is
 // linearizable key by key.
 func (h *history) check(c *cluster) {
+	h.number()
 	byKey := map[string][]porcupine.Operation{}
 	var keys []string
 	for _, o := range h.ops {
