@@ -27,7 +27,7 @@ type Running struct {
 	t        testing.TB
 	genesis  *replica.Genesis
 	configs  []replica.Config
-	service  func() smr.Service
+	service  func(i int) smr.Service
 	replicas []*runningReplica
 	dir      string
 }
@@ -41,8 +41,14 @@ type runningReplica struct {
 // service is called once for each start of a replica.
 func Cluster(t testing.TB, n int, service func() smr.Service, ordering protocol.Factory) *Running {
 	t.Helper()
+	return cluster(t, n, replica.Limits{}, func(int) smr.Service { return service() }, ordering)
+}
+
+// cluster is Cluster with limits and a service that may differ by replica.
+func cluster(t testing.TB, n int, limits replica.Limits, service func(i int) smr.Service, ordering protocol.Factory) *Running {
+	t.Helper()
 	c := &Running{t: t, service: service, dir: filepath.Join(t.TempDir(), "cluster"), replicas: make([]*runningReplica, n)}
-	opts := replica.GenerateOptions{Dir: c.dir, Nodes: n, F: -1, Protocol: ordering.Name, Clients: clusterClients, Ports: freePorts(t, n)}
+	opts := replica.GenerateOptions{Dir: c.dir, Nodes: n, F: -1, Protocol: ordering.Name, Clients: clusterClients, Ports: freePorts(t, n), Limits: limits}
 	var err error
 	c.genesis, err = replica.Generate(opts, func(dir string, cluster smr.ClusterID, node smr.NodeID) error {
 		return storage.Init(dir, storage.Identity{Cluster: cluster, Node: node})
@@ -92,7 +98,7 @@ func (c *Running) Start(i int) {
 	cfg := c.configs[i-1]
 	ready := make(chan struct{})
 	cfg.Ready = func() { close(ready) }
-	go func() { r.ended <- replica.Run(ctx, cfg, c.service()) }()
+	go func() { r.ended <- replica.Run(ctx, cfg, c.service(i)) }()
 	select {
 	case <-ready:
 	case err := <-r.ended:

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/pprof"
 	"syscall"
 	"time"
@@ -19,20 +20,25 @@ import (
 	"github.com/atlas-smr/smr/internal/pb/adminpb"
 	"github.com/atlas-smr/smr/kv"
 	"github.com/atlas-smr/smr/replica"
+	"github.com/atlas-smr/smr/state"
 )
 
 // drainTimeout bounds how long a replica that was told to end finishes what it has.
 const drainTimeout = 10 * time.Second
 
 func (a *app) newRunCommand() *cobra.Command {
-	var config, profile string
+	var config, profile, where string
 	cmd := &cobra.Command{
 		Use:   "run -c FILE",
 		Short: "Run one replica of the key-value service",
 		Long: `run runs the replica that FILE describes until it is told to end. SIGTERM and interrupt drain it: it
 takes no more requests, finishes what it has and exits with 0; a second signal ends it at once. Killing
-it in any other way loses nothing either.`,
-		Example: "  smr run -c smr-cluster/node-1/config.toml",
+it in any other way loses nothing either.
+
+--state says where this replica keeps the pairs: in memory, or on disk (under the data directory) when
+they are more than memory holds. It is this replica's own business: others may choose otherwise, and it
+may change from run to run.`,
+		Example: "  smr run -c smr-cluster/node-1/config.toml\n  smr run -c smr-cluster/node-2/config.toml --state disk",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := configPath(config, "")
@@ -48,16 +54,42 @@ it in any other way loses nothing either.`,
 				return err
 			}
 			defer stop()
-			return runReplica(cmd.Context(), c, a.logger(cmd.ErrOrStderr()))
+			log := a.logger(cmd.ErrOrStderr())
+			service, closeState, err := openState(where, c.DataDir, log)
+			if err != nil {
+				return err
+			}
+			return errors.Join(runReplica(cmd.Context(), c, service, log), closeState())
 		},
 	}
 	cmd.Flags().StringVarP(&config, "config", "c", "", "the replica's configuration file")
+	cmd.Flags().StringVar(&where, "state", "memory", "where the pairs are kept: memory or disk")
 	cmd.Flags().StringVar(&profile, "cpuprofile", "", "write a CPU profile to this file at the end")
 	return cmd
 }
 
+// openState returns the key-value service on state in memory or under the data directory, and what
+// closes the state after the replica has ended.
+func openState(where, data string, log *slog.Logger) (service smr.Service, closeState func() error, err error) {
+	switch where {
+	case "memory":
+		return kv.Service(), func() error { return nil }, nil
+	case "disk":
+		// The directory proves nothing about this node's votes: whether it may run is for storage to say.
+		if _, err := os.Stat(data); err != nil {
+			return nil, nil, fmt.Errorf("data directory: %w", err)
+		}
+		m, err := state.OpenPebble(filepath.Join(data, "state"), state.PebbleOptions{Logger: log})
+		if err != nil {
+			return nil, nil, err
+		}
+		return kv.On(m).Service(), m.Close, nil
+	}
+	return nil, nil, fmt.Errorf("--state %q: want memory or disk", where)
+}
+
 // runReplica runs a replica until ctx ends, then drains it; a signal during that ends it at once.
-func runReplica(ctx context.Context, c *replica.NodeConfig, log *slog.Logger) error {
+func runReplica(ctx context.Context, c *replica.NodeConfig, service smr.Service, log *slog.Logger) error {
 	factory, err := ordering(c.Genesis.Protocol)
 	if err != nil {
 		return err
@@ -69,7 +101,7 @@ func runReplica(ctx context.Context, c *replica.NodeConfig, log *slog.Logger) er
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	ended := make(chan error, 1)
-	go func() { ended <- replica.Run(running, cfg, kv.Service()) }()
+	go func() { ended <- replica.Run(running, cfg, service) }()
 	select {
 	case err := <-ended:
 		return explainRun(c, err)
