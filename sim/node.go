@@ -235,7 +235,11 @@ func (n *node) watch() {
 		n.c.fail("regress: replica %d: %s", n.id, what)
 	}
 	n.last = m
-	if full := n.engine.Overfull(); full != "" {
+	full := n.engine.Overfull()
+	if full == "" {
+		full = n.requests.Overfull()
+	}
+	if full != "" {
 		n.c.fail("bound: replica %d: %s", n.id, full)
 	}
 }

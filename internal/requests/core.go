@@ -158,6 +158,22 @@ func (c *Core) Decided(ids []smr.BundleID) {
 	for _, id := range ids {
 		c.forget(id)
 	}
+	c.compact()
+}
+
+// compact drops gone bundles from the queue once they are most of it: one that waits at its head
+// must not keep all that were decided meanwhile.
+func (c *Core) compact() {
+	if len(c.queue)-c.head <= 2*len(c.pending)+goneBundles {
+		return
+	}
+	kept := c.queue[:0]
+	for _, q := range c.queue[c.head:] {
+		if p, ok := c.pending[q.id]; ok && p.since.Equal(q.since) {
+			kept = append(kept, q)
+		}
+	}
+	c.queue, c.head = kept, 0
 }
 
 // Stopped says that the engine gave these bundles up without a decision. Their clients may send
@@ -177,6 +193,18 @@ func (c *Core) Released(ids []smr.BundleID) {
 
 // Outstanding returns the number of bundles that count.
 func (c *Core) Outstanding() int { return len(c.pending) }
+
+// goneBundles is how many gone bundles may stay queued, beside as many as count.
+const goneBundles = 1024
+
+// Overfull names the table that is beyond its bound, with its size, or returns the empty string: it
+// must always.
+func (c *Core) Overfull() string {
+	if n, most := len(c.queue)-c.head, 2*len(c.pending)+goneBundles+1; n > most {
+		return fmt.Sprintf("requests: %d queued of %d, %d outstanding", n, most, len(c.pending))
+	}
+	return ""
+}
 
 func (c *Core) forget(id smr.BundleID) {
 	if p, ok := c.pending[id]; ok {
@@ -204,4 +232,5 @@ func (c *Core) expire(now time.Time) {
 		n := copy(c.queue, c.queue[c.head:])
 		c.queue, c.head = c.queue[:n], 0
 	}
+	c.compact()
 }

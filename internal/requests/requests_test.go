@@ -201,3 +201,24 @@ func FuzzSubmit(f *testing.F) {
 	f.Cleanup(p.Close)
 	f.Fuzz(func(t *testing.T, payload []byte) { _ = p.Submit(auth.ClientIdentity(1), payload) })
 }
+
+// One bundle that waits long must not make everything decided meanwhile be remembered with it.
+func TestWhatWasDecidedIsForgottenBehindABundleThatWaits(t *testing.T) {
+	ss := &fakeSessions{keys: map[smr.ClientID]smr.PublicKey{1: {}}, seen: map[smr.BundleID]bool{}}
+	c := NewCore(DefaultLimits(), ss, NewLedger(), nil)
+	now := time.Unix(0, 0)
+	c.Offer(now, bundle(1, 10))
+	for n := uint64(2); n < 20_000; n++ {
+		b := bundle(n, 10)
+		if v := c.Offer(now, b); v.Kind != Accept {
+			t.Fatalf("bundle %d: %+v", n, v)
+		}
+		c.Decided([]smr.BundleID{b.ID})
+		if full := c.Overfull(); full != "" {
+			t.Fatal(full)
+		}
+	}
+	if v := c.Offer(now.Add(2*time.Minute), bundle(1, 10)); v.Kind != Accept || c.Outstanding() != 1 {
+		t.Errorf("the bundle that waited did not expire: %+v, %d outstanding", v, c.Outstanding())
+	}
+}
