@@ -86,7 +86,8 @@ const (
 	streamAdversary
 	streamTwins
 	streamCore
-	streamFault // of the fault's own seed
+	streamFault     // of the fault's own seed
+	streamBadClient // of each
 )
 
 // stream returns the random source of one thing.

@@ -45,6 +45,9 @@ type Counts struct {
 	Diverged     int // replicas that found their own state to be another one than the certified
 	Acknowledged int // ordered operations
 	Reads        int // unordered reads answered without ordering
+	BadBundles   int // sent by Byzantine clients, of any kind
+	BadOps       int // of Byzantine clients that took effect
+	BadRefused   int // frames and bundles of Byzantine clients that a replica refused outright
 }
 
 // Add sums c and d, for a report over seeds.
@@ -72,6 +75,9 @@ func (c Counts) Add(d Counts) Counts {
 	c.Diverged += d.Diverged
 	c.Acknowledged += d.Acknowledged
 	c.Reads += d.Reads
+	c.BadBundles += d.BadBundles
+	c.BadOps += d.BadOps
+	c.BadRefused += d.BadRefused
 	return c
 }
 
@@ -86,12 +92,13 @@ type cluster struct {
 	oracle  *oracle
 	history history
 
-	id      smr.ClusterID
-	members *quorum.Membership
-	scheme  auth.Scheme
-	nodes   []*node
-	clients []*worker
-	side    []bool // by replica: which of two twins it sees
+	id         smr.ClusterID
+	members    *quorum.Membership
+	scheme     auth.Scheme
+	nodes      []*node
+	clients    []*worker
+	badClients []*badClient
+	side       []bool // by replica: which of two twins it sees
 
 	onAck    func() // called once, at the next acknowledged write
 	healed   bool
@@ -179,6 +186,9 @@ func (c *cluster) run() {
 	}
 	for _, w := range c.clients {
 		w.begin()
+	}
+	for _, b := range c.badClients {
+		b.begin()
 	}
 	c.schedule()
 	bound := c.plan.Chaos + livenessBound*c.plan.Timeout

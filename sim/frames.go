@@ -22,9 +22,7 @@ func (n *node) send(f engine.Frame) {
 			continue
 		}
 		if n.adversary != nil {
-			n.adversary.Outgoing(n.now(), to, f.Class, f.Kind, f.Payload, func(to smr.NodeID, class wire.Class, kind uint8, payload []byte) {
-				n.c.net.send(auth.NodeIdentity(n.id), auth.NodeIdentity(to), class, kind, payload)
-			})
+			n.adversary.Outgoing(n.now(), auth.NodeIdentity(to), f.Class, f.Kind, f.Payload, n.emit)
 			continue
 		}
 		n.c.net.send(auth.NodeIdentity(n.id), auth.NodeIdentity(to), f.Class, f.Kind, f.Payload)
@@ -33,7 +31,8 @@ func (n *node) send(f engine.Frame) {
 
 // reply sends a frame to a client.
 func (n *node) reply(client smr.ClientID, class wire.Class, payload []byte) {
-	if n.byzantine && n.c.plan.Behaviour == "silent" {
+	if n.adversary != nil {
+		n.adversary.Outgoing(n.now(), auth.ClientIdentity(client), class, wire.KindOnly, payload, n.emit)
 		return
 	}
 	n.c.net.send(auth.NodeIdentity(n.id), auth.ClientIdentity(client), class, wire.KindOnly, payload)
@@ -75,8 +74,8 @@ func (n *node) frame(from auth.Identity, class wire.Class, kind uint8, payload [
 	}
 	n.c.trace.event("frame", uint64(n.id), uint64(from.Kind), from.ID, uint64(class), uint64(kind), hash(payload))
 	if n.adversary != nil {
-		if peer, ok := from.Node(); ok {
-			n.adversary.Incoming(peer, class, kind, payload)
+		if payload = n.adversary.Incoming(n.now(), from, class, kind, payload, n.emit); payload == nil {
+			return
 		}
 	}
 	if peer, ok := from.Node(); ok {
@@ -97,7 +96,8 @@ func (n *node) frame(from auth.Identity, class wire.Class, kind uint8, payload [
 	case wire.ClassUnorderedRequest:
 		var q wirepb.UnorderedRequest
 		if err := q.UnmarshalVT(payload); err != nil {
-			n.c.fail("query of client %d: %v", client, err)
+			n.refuse(client, "query: %v", err)
+			return
 		}
 		rep := n.exec.core.Query(client, &q)
 		b, err := rep.MarshalVT()
@@ -112,13 +112,15 @@ func (n *node) frame(from auth.Identity, class wire.Class, kind uint8, payload [
 func (n *node) ordered(from auth.Identity, client smr.ClientID, payload []byte) {
 	bundles, err := wire.DecodeBundles(payload)
 	if err != nil {
-		n.c.fail("bundles of client %d: %v", client, err)
+		n.refuse(client, "bundles: %v", err)
+		return
 	}
 	valid := wire.VerifyBundles(n.c.scheme, n.c.id, bundles)
 	var accepted []*smr.Bundle
 	for i, b := range bundles {
 		if b.Client != client || valid != nil && !valid[i] {
-			n.c.fail("client %d sent a bundle that is not its own", client)
+			n.refuse(client, "a bundle that is not its own")
+			continue
 		}
 		switch v := n.requests.Offer(n.now(), b); v.Kind {
 		case requests.Accept:

@@ -26,11 +26,22 @@ func (c *cluster) build() error {
 	if c.members, err = quorum.New(c.id, 1, quorum.Byzantine, quorum.Byzantine.MaxFaults(p.Replicas), members, 0); err != nil {
 		return err
 	}
-	admitted := make([]execution.Client, p.Clients)
+	admitted := make([]execution.Client, p.Clients+len(p.BadClients))
 	for i := range admitted {
 		s := keys.signer(uint64(1000 + i))
+		if i >= p.Clients && p.BadClients[i-p.Clients] == "crafted-signatures" && p.Ed25519 {
+			s = &craftedSigner{}
+		}
 		admitted[i] = execution.Client{ID: smr.ClientID(i + 1), Key: s.Public()}
-		c.clients = append(c.clients, newWorker(c, smr.ClientID(i+1), s))
+		if i < p.Clients {
+			c.clients = append(c.clients, newWorker(c, smr.ClientID(i+1), s))
+			continue
+		}
+		b, err := newBadClient(c, admitted[i].ID, p.BadClients[i-p.Clients], s, keys)
+		if err != nil {
+			return err
+		}
+		c.badClients = append(c.badClients, b)
 	}
 	for i := range members {
 		n, err := newNode(c, members[i].ID, false, signers[i], admitted)
@@ -40,6 +51,7 @@ func (c *cluster) build() error {
 		c.nodes = append(c.nodes, n)
 	}
 	c.side = make([]bool, p.Replicas+1)
+	var liars []AdversaryConfig
 	for _, id := range p.Byzantine {
 		n := c.nodes[id-1]
 		n.byzantine = true
@@ -50,15 +62,12 @@ func (c *cluster) build() error {
 			n.twin.byzantine = true
 			continue
 		}
-		n.adversary, err = c.options.Adversary(AdversaryConfig{
-			Behaviour: p.Behaviour, Self: id, Membership: c.members, Verifier: auth.NewVerifier(c.members, c.scheme),
-			Signer: signers[id-1], Rand: c.stream(streamAdversary, uint64(id)).Rand,
+		liars = append(liars, AdversaryConfig{
+			Self: id, Membership: c.members, Verifier: auth.NewVerifier(c.members, c.scheme),
+			Signer: signers[id-1], Rand: c.stream(streamAdversary, uint64(id)).Rand, Timeout: p.Timeout,
 		})
-		if err != nil {
-			return err
-		}
 	}
-	return nil
+	return c.corrupt(liars)
 }
 
 // keyring derives keys from the seed: fast stand-ins, or real Ed25519.

@@ -29,7 +29,7 @@ type network struct {
 }
 
 func newNetwork(c *cluster) *network {
-	size := c.plan.Replicas + c.plan.Clients + 1
+	size := c.plan.Replicas + c.plan.Clients + len(c.plan.BadClients) + 1
 	w := &network{c: c, rng: c.stream(streamNetwork, 0), cut: make([][]bool, size), clogged: make([][]time.Duration, size), banished: make([]bool, size)}
 	for i := range w.cut {
 		w.cut[i], w.clogged[i] = make([]bool, size), make([]time.Duration, size)
@@ -118,6 +118,10 @@ func (w *network) arrive(m frame) {
 	}
 	if node, ok := m.to.Node(); ok {
 		w.c.nodes[node-1].frame(m.from, m.class, m.kind, m.payload)
+		return
+	}
+	if i := int(m.to.ID) - 1 - len(w.c.clients); i >= 0 {
+		w.c.badClients[i].frame(m.from, m.class, m.payload)
 		return
 	}
 	w.c.clients[m.to.ID-1].frame(m.from, m.class, m.kind, m.payload)

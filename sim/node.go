@@ -121,7 +121,7 @@ func (n *node) restart() {
 	if n.exec.core.Executed() != boot.Executed {
 		n.c.fail("replica %d: execution restored %d, the log begins above %d", n.id, n.exec.core.Executed(), boot.Executed)
 	}
-	n.requests = requests.NewCore(requests.DefaultLimits(), n.exec.view, requests.NewLedger(), n.exec.service.Validate)
+	n.requests = requests.NewCore(clientLimits(), n.exec.view, requests.NewLedger(), n.exec.service.Validate)
 	p := &n.c.plan
 	n.engine = engine.New(engine.Config{
 		Params: protocol.Params{
@@ -131,7 +131,10 @@ func (n *node) restart() {
 		},
 		Factory:         n.c.options.Factory,
 		CheckpointBytes: p.CheckpointBytes,
-		Limits:          engine.Limits{RetainBytes: p.RetainBytes, PoolBundles: p.PoolBundles, RecentIDs: 4 * p.PoolBundles},
+		Limits: engine.Limits{
+			RetainBytes: p.RetainBytes, PoolBundles: p.PoolBundles, RecentIDs: 4 * p.PoolBundles,
+			ClientBundles: 2 * clientLimits().ClientBundles, AheadBytes: int(8 * p.CheckpointBytes),
+		},
 	})
 	n.input(func(now time.Time) { n.engine.Start(now, boot, &n.out) })
 	if n.up && boot.Executed > 0 {

@@ -16,9 +16,9 @@ import (
 type Options struct {
 	// Factory is the ordering; required.
 	Factory protocol.Factory
-	// Adversary makes the behaviour of a Byzantine replica; required for the byzantine scenarios,
-	// which are left out of the draw without it.
-	Adversary func(AdversaryConfig) (Adversary, error)
+	// Adversaries makes the behaviour of the Byzantine replicas, which may share what they know, in
+	// the order given; required for the byzantine scenarios, which are left out of the draw without it.
+	Adversaries func(behaviour string, members []AdversaryConfig) ([]Adversary, error)
 	// Replicas is the cluster size; 0 draws 4 to 10.
 	Replicas int
 	// Scenario is one of Scenarios(); empty draws one.
@@ -33,22 +33,26 @@ type Options struct {
 	ignoreReadGate bool
 }
 
-// AdversaryConfig is what a Byzantine replica knows: its own key, the public facts, and a random
-// source of its own.
+// AdversaryConfig is what a Byzantine replica knows: its own key, the public facts, the timeout of a
+// first view, and a random source of its own.
 type AdversaryConfig struct {
-	Behaviour  string
 	Self       smr.NodeID
 	Membership *quorum.Membership
 	Verifier   *auth.Verifier
 	Signer     auth.Signer
 	Rand       *rand.Rand
+	Timeout    time.Duration
 }
 
-// Adversary rewrites what a replica sends. The replica behind it is an honest engine.
+// Emit sends a frame in a replica's name, after a while.
+type Emit = func(after time.Duration, to auth.Identity, class wire.Class, kind uint8, payload []byte)
+
+// Adversary rewrites what a replica sends and receives. The replica behind it is an honest engine.
 type Adversary interface {
-	// Incoming shows it what the replica receives; the honest engine receives it too.
-	Incoming(from smr.NodeID, class wire.Class, kind uint8, payload []byte)
-	// Outgoing is called for each frame that the replica would send, with virtual time now. What
-	// the adversary passes to emit is sent instead, from this replica, to any other.
-	Outgoing(now time.Time, to smr.NodeID, class wire.Class, kind uint8, payload []byte, emit func(to smr.NodeID, class wire.Class, kind uint8, payload []byte))
+	// Incoming is called for each frame that the replica receives from a replica or client, with
+	// virtual time now. The honest engine gets what it returns instead; nil for nothing.
+	Incoming(now time.Time, from auth.Identity, class wire.Class, kind uint8, payload []byte, emit Emit) []byte
+	// Outgoing is called for each frame that the replica would send. What the adversary passes to
+	// emit is sent instead, from this replica, to anybody.
+	Outgoing(now time.Time, to auth.Identity, class wire.Class, kind uint8, payload []byte, emit Emit)
 }

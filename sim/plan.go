@@ -19,7 +19,9 @@ type Plan struct {
 	Clients   int
 	Byzantine []smr.NodeID
 	Behaviour string // of the Byzantine replicas
-	Ed25519   bool   // real signatures instead of the stand-in
+	// BadClients are the behaviours of Byzantine clients, beside the correct ones.
+	BadClients []string
+	Ed25519    bool // real signatures instead of the stand-in
 
 	// Workload.
 	Operations  int // per client, all kinds
@@ -121,6 +123,9 @@ func Draw(seed uint64, o Options) (Plan, error) {
 	if s.name != "calm" && s.name != "stale-reads" && r.chance(0.4) {
 		p.season(r)
 	}
+	if s.byzantine && r.chance(0.2) {
+		p.BadClients = append(p.BadClients, pick(r, BadClientBehaviours()...))
+	}
 	if s.byzantine {
 		// Neighbours in the rotation, often the first to lead.
 		at := pick(r, 0, 0, 1, r.IntN(p.Replicas))
@@ -142,12 +147,12 @@ func choose(r random, o Options) (scenario, error) {
 	}
 	if choice < 0 {
 		choice = r.IntN(len(scenarios))
-		if scenarios[choice].byzantine && o.Adversary == nil {
+		if scenarios[choice].byzantine && o.Adversaries == nil {
 			choice = 0
 		}
 	}
 	s := scenarios[choice]
-	if s.byzantine && o.Adversary == nil {
+	if s.byzantine && o.Adversaries == nil {
 		return scenario{}, fmt.Errorf("scenario %q takes Byzantine replicas, and no adversary was given", s.name)
 	}
 	return s, nil

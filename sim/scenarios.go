@@ -10,8 +10,9 @@ type scenario struct {
 	shape     func(r random, p *draft)
 }
 
-// scenarios maps names to what they add to the base plan.
-var scenarios = []scenario{
+// scenarios maps names to what they add to the base plan; those of package adversary's newer
+// behaviours and of Byzantine clients are in badreplica.go and badclient.go.
+var scenarios = append([]scenario{
 	{"calm", false, func(r random, p *draft) { p.Loss, p.Duplicate, p.Straggle = 0, 0, 0 }},
 	{"lossy", false, func(r random, p *draft) {
 		p.Loss, p.Duplicate, p.Straggle = 0.02+0.15*r.Float64(), 0.2*r.Float64(), 0.05*r.Float64()
@@ -106,7 +107,7 @@ var scenarios = []scenario{
 		p.want(FaultPowerLoss, r.IntN(2))
 	}},
 	{"silent", true, func(r random, p *draft) { p.Behaviour = "silent" }},
-}
+}, append(badReplicaScenarios, badClientScenarios...)...)
 
 // Scenarios returns the names of all scenarios.
 func Scenarios() []string {

@@ -19,10 +19,23 @@ var (
 func options() sim.Options {
 	return sim.Options{
 		Factory: pbft.Factory(),
-		Adversary: func(c sim.AdversaryConfig) (sim.Adversary, error) {
-			return adversary.New(c.Behaviour, c.Self, c.Membership, c.Verifier, c.Signer, c.Rand)
+		Adversaries: func(behaviour string, members []sim.AdversaryConfig) ([]sim.Adversary, error) {
+			made, err := newStrategies(behaviour, members)
+			out := make([]sim.Adversary, len(made))
+			for i, s := range made {
+				out[i] = s
+			}
+			return out, err
 		},
 	}
+}
+
+func newStrategies(behaviour string, members []sim.AdversaryConfig) ([]*adversary.Strategy, error) {
+	configs := make([]adversary.Config, len(members))
+	for i, m := range members {
+		configs[i] = adversary.Config(m)
+	}
+	return adversary.New(behaviour, configs...)
 }
 
 func run(t *testing.T, seed uint64, o sim.Options) sim.Result {

@@ -105,7 +105,7 @@ func (f *simFlags) check(given interface{ Changed(name string) bool }) error {
 }
 
 func (f *simFlags) options() sim.Options {
-	return sim.Options{Factory: orderings[f.protocol](), Replicas: f.replicas, Scenario: f.scenario, Adversary: newAdversary}
+	return sim.Options{Factory: orderings[f.protocol](), Replicas: f.replicas, Scenario: f.scenario, Adversaries: newAdversaries}
 }
 
 // simSeed is the line of one seed, simSummary the last line.
@@ -301,6 +301,15 @@ func runSeed(seed uint64, twice bool, opts sim.Options) (sim.Result, error) {
 	return r, err
 }
 
-func newAdversary(c sim.AdversaryConfig) (sim.Adversary, error) {
-	return adversary.New(c.Behaviour, c.Self, c.Membership, c.Verifier, c.Signer, c.Rand)
+func newAdversaries(behaviour string, members []sim.AdversaryConfig) ([]sim.Adversary, error) {
+	configs := make([]adversary.Config, len(members))
+	for i, m := range members {
+		configs[i] = adversary.Config(m)
+	}
+	made, err := adversary.New(behaviour, configs...)
+	out := make([]sim.Adversary, len(made))
+	for i, s := range made {
+		out[i] = s
+	}
+	return out, err
 }
