@@ -1,6 +1,10 @@
 package sim_test
 
 import (
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -283,5 +287,35 @@ func someEffect(t *testing.T, r sim.Result) {
 	t.Helper()
 	if r.Counts.BadOps == 0 {
 		t.Error("nothing that the bad clients sent took effect: they attacked nothing")
+	}
+}
+
+// The table of attacks in docs/TESTING.md names tests that exist.
+func TestTheTableOfAttacksNamesTestsThatExist(t *testing.T) {
+	doc, err := os.ReadFile("../docs/TESTING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("git", "-C", "..", "grep", "-h", "-o", "^func Test[A-Za-z0-9]*", "--", "*_test.go").Output()
+	if err != nil {
+		t.Fatalf("git grep: %v", err)
+	}
+	have := map[string]bool{}
+	for _, line := range strings.Fields(string(out)) {
+		have[line] = true
+	}
+	_, table, ok := strings.Cut(string(doc), "## Attacks")
+	if !ok {
+		t.Fatal("no table of attacks")
+	}
+	table, _, _ = strings.Cut(table, "\n## ")
+	names := regexp.MustCompile(`Test[A-Z][A-Za-z0-9]*`).FindAllString(table, -1)
+	for _, name := range names {
+		if !have[name] {
+			t.Errorf("%s is in no package", name)
+		}
+	}
+	if len(names) < 60 {
+		t.Errorf("%d tests named", len(names))
 	}
 }
