@@ -44,7 +44,7 @@ func against(t *testing.T, a attack) {
 				t.Fatal(err)
 			}
 			p.Scenario, p.Behaviour, p.BadClients = t.Name(), a.behaviour, a.badClients
-			p.Loss, p.Duplicate, p.Straggle = 0.01, 0.02, 0.01
+			p.Loss, p.Duplicate, p.Straggle, p.PoolBundles, p.Core = 0.01, 0.02, 0.01, 0, false
 			if a.behaviour != "" {
 				for i := range (n - 1) / 3 {
 					p.Byzantine = append(p.Byzantine, smr.NodeID(a.at+i+1))

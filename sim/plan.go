@@ -135,6 +135,9 @@ func Draw(seed uint64, o Options) (Plan, error) {
 		slices.Sort(p.Byzantine)
 		p.want(FaultIsolate, r.IntN(6))
 	}
+	if len(p.BadClients) > 0 {
+		p.PoolBundles = 0 // or they fill a pool smaller than what one client may have waiting
+	}
 	p.drawFaults(r)
 	return p.Plan, nil
 }
