@@ -13,6 +13,8 @@
 package protocol
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/atlas-smr/smr"
@@ -230,6 +232,11 @@ type Decision struct {
 	Proof *auth.Certificate
 }
 
+// String is the line of a trace, the same in scripts and simulations.
+func (d Decision) String() string {
+	return fmt.Sprintf("decide %d of view %d with %d bundles", d.Seq, d.View, len(d.Refs))
+}
+
 // RecordKind says how the ordering log keeps a record.
 type RecordKind uint8
 
@@ -296,6 +303,11 @@ type Event struct {
 	View   smr.View
 	Seq    smr.SeqNo
 	Detail string
+}
+
+// String is the line of a trace, the same in scripts and simulations.
+func (e Event) String() string {
+	return strings.TrimSuffix(fmt.Sprintf("%s view %d seq %d %s", e.Kind, e.View, e.Seq, e.Detail), " ")
 }
 
 // Status describes an ordering.

@@ -34,6 +34,8 @@ type cluster struct {
 	maxDelay time.Duration
 	maxSync  time.Duration
 	filter   func(from, to smr.NodeID, m protocol.Message) bool // false: lost
+	lag      func(from, to smr.NodeID, m protocol.Message) time.Duration
+	watch    smr.NodeID // its messages are traced as they arrive; 0: nobody's
 	params   func(*protocol.Params)
 	missing  map[smr.BundleID]bool // nobody has them
 	trace    *strings.Builder
@@ -62,6 +64,7 @@ type node struct {
 	life    int
 	log     []protocol.Record
 	durable int
+	base    protocol.HeaderInfo // of the newest checkpoint
 	gated   []gatedMessage
 	syncing bool
 	timers  map[protocol.TimerID]uint64
@@ -145,9 +148,15 @@ func (c *cluster) start(x *node) {
 	x.ord, x.alive, x.pending = New(p), true, false
 	x.life++
 	x.timers, x.holds, x.done, x.asks = map[protocol.TimerID]uint64{}, map[smr.BundleID]int{}, map[smr.BundleID]bool{}, map[smr.Digest]protocol.Need{}
-	x.gated, x.syncing, x.last, x.digest, x.chain, x.behind = nil, false, 0, smr.Digest{}, nil, 0
+	x.gated, x.syncing, x.last, x.digest, x.chain, x.behind = nil, false, x.base.Seq, x.base.Digest, x.chain[:x.base.Seq:x.base.Seq], 0
+	for _, d := range x.chain {
+		for _, ref := range d.Refs {
+			x.done[ref.ID] = true
+		}
+	}
 	x.durable = len(x.log)
 	rec := recovered(x.log)
+	rec.Base = x.base
 	c.run(x, func(out *protocol.Effects) { x.ord.Start(c.now, rec, out) })
 	c.run(x, func(out *protocol.Effects) { x.ord.Enable(c.now, out) })
 	for _, y := range c.nodes {
@@ -162,6 +171,63 @@ func (c *cluster) start(x *node) {
 func (c *cluster) crash(x *node) {
 	x.alive = false
 	x.log = x.log[:x.durable+c.rng.IntN(len(x.log)-x.durable+1)]
+}
+
+// truncate drops what a durable checkpoint at seq covers from the log, which is synced first.
+func (x *node) truncate(seq smr.SeqNo) {
+	if seq > x.last {
+		return
+	}
+	x.base = x.chain[seq-1].HeaderInfo
+	x.log = slices.DeleteFunc(x.log, func(r protocol.Record) bool { return r.Kind != protocol.RecordState && r.Seq <= seq })
+	x.durable = len(x.log)
+}
+
+// render shows a message in a line.
+func render(m protocol.Message) string {
+	switch m := m.(type) {
+	case *Proposal:
+		s := fmt.Sprintf("proposal %d/%d with %d bundles", m.Header.View, m.Header.Seq, len(m.Header.Refs))
+		if m.Timeout != nil {
+			s += ", " + render(m.Timeout)
+		}
+		if m.HandOver != nil {
+			s += ", hand-over"
+		}
+		return s
+	case *Vote:
+		kind := map[uint8]string{kindPrepare: "prepare", kindCommit: "commit"}[m.Kind()]
+		if m.Again {
+			kind += " again"
+		}
+		return fmt.Sprintf("%s %d/%d", kind, m.view(), m.seq())
+	case *Certificate:
+		kind := "prepare"
+		if m.commit() {
+			kind = "commit"
+		}
+		return fmt.Sprintf("%s certificate %d/%d", kind, m.Core.View, m.Core.Seq)
+	case *Complaint:
+		return fmt.Sprintf("complaint %d", m.view())
+	case *Timeout:
+		return fmt.Sprintf("timeout %d with %s", m.view(), lockText(m.Lock))
+	case *TimeoutCertificate:
+		return fmt.Sprintf("timeout certificate %d with %s", m.view, lockText(m.lock))
+	case *Heartbeat:
+		return fmt.Sprintf("heartbeat %d", m.View)
+	case *Ask:
+		return fmt.Sprintf("ask %d above %d", m.Seq, m.Above)
+	case *Answer:
+		return fmt.Sprintf("answer of %d headers from %d down", len(m.Headers), m.Headers[0].Seq)
+	}
+	return fmt.Sprintf("%T", m)
+}
+
+func lockText(c *Certificate) string {
+	if c == nil {
+		return "no lock"
+	}
+	return fmt.Sprintf("lock %d/%d", c.Core.View, c.Core.Seq)
 }
 
 // recovered reads a log as storage would.
@@ -272,7 +338,7 @@ func (c *cluster) absorb(x *node, out *protocol.Effects) {
 		if e.Kind != protocol.EventDrop {
 			x.events = append(x.events, e)
 		}
-		c.tracef("%d: %s view %d seq %d %s", x.id, e.Kind, e.View, e.Seq, e.Detail)
+		c.tracef("%d: %s", x.id, e)
 	}
 }
 
@@ -431,13 +497,20 @@ func (c *cluster) transmit(x, y *node, m protocol.Message) {
 		return
 	}
 	raw := c.codec.Append(nil, m)
-	c.after(c.random(c.maxDelay), func() {
+	delay := c.random(c.maxDelay)
+	if c.lag != nil {
+		delay += c.lag(x.id, y.id, m)
+	}
+	c.after(delay, func() {
 		if !y.alive {
 			return
 		}
 		got, err := c.codec.Decode(x.id, m.Kind(), raw)
 		if err != nil {
 			c.tb.Fatalf("node %d cannot read %T of %d: %v", y.id, m, x.id, err)
+		}
+		if c.watch == y.id {
+			c.tracef("%d: from %d: %s", y.id, x.id, render(got))
 		}
 		if t := c.faulty[y.id]; t != nil {
 			t.observe(c, y, got)
@@ -465,17 +538,22 @@ func (c *cluster) onDecide(x *node, d protocol.Decision, held int) {
 			c.tb.Fatalf("node %d decided %d, whose bundle %s it did not hold", x.id, d.Seq, ref.ID)
 		}
 	}
-	c.tracef("%d: decide %d of view %d with %d bundles", x.id, d.Seq, d.View, len(d.Refs))
+	c.tracef("%d: %s", x.id, d)
 }
 
 // submit makes a bundle known to every replica after a random delay.
-func (c *cluster) submit() smr.BundleID {
+func (c *cluster) submit() smr.BundleID { return c.submitTo(0) }
+
+// submitTo is submit, but nobody gets the bundle unless only is 0.
+func (c *cluster) submitTo(only int) smr.BundleID {
 	c.made++
 	var id smr.BundleID
 	binary.BigEndian.PutUint32(id[:], c.made)
 	c.all = append(c.all, id)
 	for _, x := range c.nodes {
-		c.after(c.random(c.maxDelay), func() { c.learns(x, id) })
+		if only == 0 {
+			c.after(c.random(c.maxDelay), func() { c.learns(x, id) })
+		}
 	}
 	return id
 }
