@@ -307,7 +307,11 @@ type Event struct {
 
 // String is the line of a trace, the same in scripts and simulations.
 func (e Event) String() string {
-	return strings.TrimSuffix(fmt.Sprintf("%s view %d seq %d %s", e.Kind, e.View, e.Seq, e.Detail), " ")
+	about := ""
+	if e.Kind == EventDrop || e.Kind == EventEvidence {
+		about = fmt.Sprintf("of %d ", e.Node)
+	}
+	return strings.TrimSuffix(fmt.Sprintf("%s %sview %d seq %d %s", e.Kind, about, e.View, e.Seq, e.Detail), " ")
 }
 
 // Status describes an ordering.

@@ -266,6 +266,9 @@ func (n *node) perform() {
 		if n.falls() {
 			return
 		}
+		if n.c.options.Trace != nil {
+			n.c.trace.note("%d: %s", n.id, d.Decision)
+		}
 		n.c.trace.event("decide", uint64(n.id), uint64(d.Decision.View), uint64(d.Decision.Seq), uint64(len(d.Bundles)))
 		if !n.byzantine {
 			n.c.oracle.delivered(n, d.Decision)
@@ -341,7 +344,7 @@ func (n *node) falls() bool {
 
 func (n *node) event(ev protocol.Event) {
 	if n.c.options.Trace != nil {
-		n.c.trace.note("replica %d: %s node %d view %d seq %d %s", n.id, ev.Kind, ev.Node, ev.View, ev.Seq, ev.Detail)
+		n.c.trace.note("%d: %s", n.id, ev)
 	}
 	switch ev.Kind {
 	case protocol.EventBehind:
