@@ -242,8 +242,9 @@ func (n *node) watch() {
 	if full == "" {
 		full = n.requests.Overfull()
 	}
-	if full != "" {
-		n.c.fail("bound: replica %d: %s", n.id, full)
+	// One that waits for state transfer, which is not built yet, goes on learning headers.
+	if full != "" && !n.stranded() {
+		n.c.fail("bound: replica %d: %s; %s", n.id, full, n.describe())
 	}
 }
 
