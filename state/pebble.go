@@ -46,7 +46,7 @@ type Pebble struct {
 // PebbleOptions tune a Pebble map. The zero value will do.
 type PebbleOptions struct {
 	FS         vfs.FS // nil: the operating system's
-	CacheBytes int64  // of blocks read; 0 means 64 MiB
+	CacheBytes int64  // of blocks read; 0 means 128 MiB
 	Logger     *slog.Logger
 }
 
@@ -67,7 +67,7 @@ func OpenPebble(dir string, o PebbleOptions) (*Pebble, error) {
 		o.FS = vfs.Default
 	}
 	if o.CacheBytes == 0 {
-		o.CacheBytes = 64 << 20
+		o.CacheBytes = 128 << 20
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -95,6 +95,7 @@ func (m *Pebble) options(o PebbleOptions) *pebble.Options {
 		MemTableSize:                32 << 20,
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
+		LBaseMaxBytes:               256 << 20,
 		MaxOpenFiles:                512,
 		Logger:                      quiet{o.Logger, m},
 		EventListener: &pebble.EventListener{
@@ -102,6 +103,7 @@ func (m *Pebble) options(o PebbleOptions) *pebble.Options {
 			DataCorruption:  func(i pebble.DataCorruptionInfo) { m.fail(errors.New(i.String())) },
 		},
 	}
+	po.TargetFileSizes[0] = 16 << 20 // fewer filters and indexes to hold
 	po.CompactionConcurrencyRange = func() (int, int) { return 1, 2 }
 	po.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
 	for i := range po.Levels {
