@@ -35,7 +35,7 @@ const (
 	ClassForwardedProtocol Class = 7  // the same, relayed; signed ones only
 	ClassLogTransfer       Class = 8  // decisions
 	ClassViewTransfer      Class = 9  // current epoch and view, votes seen, locks
-	ClassStateTransfer     Class = 10 // parts of checkpoints; reserved
+	ClassStateTransfer     Class = 10 // pages and parts of checkpoints
 	ClassCheckpoint        Class = 11 // root votes and certificates
 	ClassFetch             Class = 12 // bundles asked for by id; answered with forwarded requests
 	ClassReconfiguration   Class = 13 // membership; reserved
@@ -87,8 +87,8 @@ func (c Class) Lane() Lane {
 // Kinds within classes that hold more than one message.
 const (
 	KindOnly     uint8 = 0
-	KindQuery    uint8 = 1 // ViewQuery, LogRequest
-	KindAnswer   uint8 = 2 // ViewReply, LogReply
+	KindQuery    uint8 = 1 // ViewQuery, LogRequest, StateRequest
+	KindAnswer   uint8 = 2 // ViewReply, LogReply, StateReply
 	KindRootVote uint8 = 3
 	KindRootCert uint8 = 4
 )

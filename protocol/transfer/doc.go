@@ -1,6 +1,6 @@
 // Package transfer holds what replicas exchange beside ordering: checkpoint votes and their
 // certificates, log transfer (fetching decisions), view transfer (what others have seen of this
-// replica, and the highest locks), and the place of state transfer.
+// replica, and the highest locks), and state transfer (fetching a certified checkpoint).
 //
 // Every machine here is pure: an input appends what must happen next to an [Effects]. Messages are
 // decoded and verified by stateless functions that network workers run before the loop. Transfer
@@ -31,14 +31,16 @@ type Effects struct {
 	Send      []Outbound
 	SetTimer  []protocol.Timer
 	StopTimer []protocol.TimerID
+	State     []StateOp // in order
 	Note      []protocol.Event
 }
 
 // Reset empties e, keeping its memory.
 func (e *Effects) Reset() {
 	clear(e.Send)
+	clear(e.State)
 	clear(e.Note)
-	*e = Effects{Send: e.Send[:0], SetTimer: e.SetTimer[:0], StopTimer: e.StopTimer[:0], Note: e.Note[:0]}
+	*e = Effects{Send: e.Send[:0], SetTimer: e.SetTimer[:0], StopTimer: e.StopTimer[:0], State: e.State[:0], Note: e.Note[:0]}
 }
 
 func (e *Effects) send(class wire.Class, kind uint8, payload []byte, to ...smr.NodeID) {
@@ -60,6 +62,8 @@ const (
 	EventStable protocol.EventKind = "stable"
 	// EventNeedState says that no peer's log holds what this replica lacks.
 	EventNeedState protocol.EventKind = "state-transfer-needed"
+	// EventStateTransfer says that the transfer of the checkpoint at Seq begins, failed or is complete.
+	EventStateTransfer protocol.EventKind = "state-transfer"
 	// EventAmnesia says that Node has seen a vote of this replica that its own log lacks.
 	EventAmnesia protocol.EventKind = "amnesia"
 	// EventEnabled says that a quorum answered and this replica's votes are complete.
@@ -68,8 +72,9 @@ const (
 
 // The timers of the machines here.
 const (
-	TimerView protocol.TimerID = 1
-	TimerLog  protocol.TimerID = 2
+	TimerView  protocol.TimerID = 1
+	TimerLog   protocol.TimerID = 2
+	TimerState protocol.TimerID = 3
 )
 
 // arm and disarm keep one wish per timer, so that the order of the two lists does not matter.

@@ -206,3 +206,35 @@ func TestALogReplyOfEmptyBundlesIsRefusedBeforeItIsUnpacked(t *testing.T) {
 		}
 	}
 }
+
+// Whatever arrives as a page either implies the root it names or is wrong; no page holds more parts
+// than its bytes describe, whatever it claims.
+func FuzzStateMessages(f *testing.F) {
+	m, parts, data := divisible(7, map[smr.PartID]string{1: "x", 4: "yz"}, 1, 4)
+	q := StateRequest{Seq: 7, Root: Root(m, parts), What: WhatPage}
+	f.Add(EncodePage(q, m, parts, NewPages(m, parts)))
+	f.Add(EncodeGone(q))
+	q.What, q.Index = WhatPart, 1
+	f.Add(EncodePart(q, data[1]))
+	f.Add(EncodeStateRequest(q))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if q, err := DecodeStateRequest(b); err == nil && (q.What == WhatGone || q.Seq == 0 || q.Index >= MaxParts) {
+			t.Fatalf("%+v", q)
+		}
+		r, err := DecodeStateReply(b)
+		if err != nil {
+			return
+		}
+		if len(r.Parts)*PartBytes > len(b) || len(r.Data) > len(b) || len(r.Data) > MaxPartBytes {
+			t.Fatal("more than was sent")
+		}
+		if r.What == WhatPage && !r.Wrong {
+			s := NewShape(r.Meta)
+			for i := 0; r.Index == 0 && r.Leaves <= PageLeaves && i < len(r.Parts); i++ {
+				if s.Next(r.Parts[i]) != nil {
+					break
+				}
+			}
+		}
+	})
+}

@@ -136,9 +136,18 @@ func (l *Log) Advanced(now time.Time, at Position, out *Effects) {
 		l.stop(out)
 	case at.Seq >= l.at.Seq:
 		l.reset(at)
+		l.gone, l.needing = NewAnswers[bool](l.m, l.self, l.m.Weak(), l.cfg.Retry), false
 	default:
 		n := int(at.Seq - l.from.Seq)
 		l.held.Decisions, l.held.Bundles, l.from = l.held.Decisions[n:], l.held.Bundles[n:], at
+	}
+}
+
+// Installed says that a checkpoint took the replica to at: what follows is asked for at once.
+func (l *Log) Installed(now time.Time, at Position, out *Effects) {
+	l.Advanced(now, at, out)
+	if l.active {
+		l.ask(now, out)
 	}
 }
 

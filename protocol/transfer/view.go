@@ -56,6 +56,16 @@ func (v *View) Start(now time.Time, voted, lock protocol.Mark, check bool, out *
 	v.ask(now, out)
 }
 
+// Reopen closes the read gate and asks a quorum for its locks anew. The amnesia check is not repeated:
+// a replica that may vote goes on, and one whose check is under way or failed keeps it.
+func (v *View) Reopen(now time.Time, voted, lock protocol.Mark, out *Effects) {
+	votes, above, seen, check := v.votes, v.above, v.seen, v.check && !v.votes
+	v.Start(now, voted, lock, check, out)
+	if above != 0 || votes {
+		v.votes, v.above, v.seen = votes, above, seen
+	}
+}
+
 // Expire asks again.
 func (v *View) Expire(now time.Time, out *Effects) { v.ask(now, out) }
 

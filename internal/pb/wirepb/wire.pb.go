@@ -1407,6 +1407,183 @@ func (x *RootCert) GetEpoch() uint64 {
 	return 0
 }
 
+// State transfer: a page of a checkpoint's descriptor, or a part of it. See transfer.StateReply.
+type StateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	Root          []byte                 `protobuf:"bytes,2,opt,name=root,proto3" json:"root,omitempty"`
+	What          uint32                 `protobuf:"varint,3,opt,name=what,proto3" json:"what,omitempty"`
+	Index         uint64                 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateRequest) Reset() {
+	*x = StateRequest{}
+	mi := &file_internal_pb_wirepb_wire_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateRequest) ProtoMessage() {}
+
+func (x *StateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_wirepb_wire_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateRequest.ProtoReflect.Descriptor instead.
+func (*StateRequest) Descriptor() ([]byte, []int) {
+	return file_internal_pb_wirepb_wire_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *StateRequest) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *StateRequest) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *StateRequest) GetWhat() uint32 {
+	if x != nil {
+		return x.What
+	}
+	return 0
+}
+
+func (x *StateRequest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type StateReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	Root          []byte                 `protobuf:"bytes,2,opt,name=root,proto3" json:"root,omitempty"`
+	What          uint32                 `protobuf:"varint,3,opt,name=what,proto3" json:"what,omitempty"` // page, part; 0: this checkpoint is not here
+	Index         uint64                 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
+	Leaves        uint64                 `protobuf:"varint,5,opt,name=leaves,proto3" json:"leaves,omitempty"` // of the root; a claim until the page is verified
+	Meta          []byte                 `protobuf:"bytes,6,opt,name=meta,proto3" json:"meta,omitempty"`      // page 0 only
+	Parts         []byte                 `protobuf:"bytes,7,opt,name=parts,proto3" json:"parts,omitempty"`    // transfer.PartBytes each
+	Path          []byte                 `protobuf:"bytes,8,opt,name=path,proto3" json:"path,omitempty"`      // 32 bytes each, lowest first
+	Data          []byte                 `protobuf:"bytes,9,opt,name=data,proto3" json:"data,omitempty"`      // of a part
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateReply) Reset() {
+	*x = StateReply{}
+	mi := &file_internal_pb_wirepb_wire_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateReply) ProtoMessage() {}
+
+func (x *StateReply) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_wirepb_wire_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateReply.ProtoReflect.Descriptor instead.
+func (*StateReply) Descriptor() ([]byte, []int) {
+	return file_internal_pb_wirepb_wire_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *StateReply) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *StateReply) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *StateReply) GetWhat() uint32 {
+	if x != nil {
+		return x.What
+	}
+	return 0
+}
+
+func (x *StateReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *StateReply) GetLeaves() uint64 {
+	if x != nil {
+		return x.Leaves
+	}
+	return 0
+}
+
+func (x *StateReply) GetMeta() []byte {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *StateReply) GetParts() []byte {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *StateReply) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *StateReply) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 var File_internal_pb_wirepb_wire_proto protoreflect.FileDescriptor
 
 const file_internal_pb_wirepb_wire_proto_rawDesc = "" +
@@ -1514,7 +1691,23 @@ const file_internal_pb_wirepb_wire_proto_rawDesc = "" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04root\x18\x02 \x01(\fR\x04root\x12 \n" +
 	"\vcertificate\x18\x03 \x01(\fR\vcertificate\x12\x14\n" +
-	"\x05epoch\x18\x04 \x01(\x04R\x05epochB-Z+github.com/atlas-smr/smr/internal/pb/wirepbb\x06proto3"
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\"^\n" +
+	"\fStateRequest\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
+	"\x04root\x18\x02 \x01(\fR\x04root\x12\x12\n" +
+	"\x04what\x18\x03 \x01(\rR\x04what\x12\x14\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\"\xc6\x01\n" +
+	"\n" +
+	"StateReply\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
+	"\x04root\x18\x02 \x01(\fR\x04root\x12\x12\n" +
+	"\x04what\x18\x03 \x01(\rR\x04what\x12\x14\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\x12\x16\n" +
+	"\x06leaves\x18\x05 \x01(\x04R\x06leaves\x12\x12\n" +
+	"\x04meta\x18\x06 \x01(\fR\x04meta\x12\x14\n" +
+	"\x05parts\x18\a \x01(\fR\x05parts\x12\x12\n" +
+	"\x04path\x18\b \x01(\fR\x04path\x12\x12\n" +
+	"\x04data\x18\t \x01(\fR\x04dataB-Z+github.com/atlas-smr/smr/internal/pb/wirepbb\x06proto3"
 
 var (
 	file_internal_pb_wirepb_wire_proto_rawDescOnce sync.Once
@@ -1528,7 +1721,7 @@ func file_internal_pb_wirepb_wire_proto_rawDescGZIP() []byte {
 	return file_internal_pb_wirepb_wire_proto_rawDescData
 }
 
-var file_internal_pb_wirepb_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_internal_pb_wirepb_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_internal_pb_wirepb_wire_proto_goTypes = []any{
 	(*Hello)(nil),             // 0: atlas.wire.v1.Hello
 	(*Ping)(nil),              // 1: atlas.wire.v1.Ping
@@ -1551,6 +1744,8 @@ var file_internal_pb_wirepb_wire_proto_goTypes = []any{
 	(*LogReply)(nil),          // 18: atlas.wire.v1.LogReply
 	(*RootVote)(nil),          // 19: atlas.wire.v1.RootVote
 	(*RootCert)(nil),          // 20: atlas.wire.v1.RootCert
+	(*StateRequest)(nil),      // 21: atlas.wire.v1.StateRequest
+	(*StateReply)(nil),        // 22: atlas.wire.v1.StateReply
 }
 var file_internal_pb_wirepb_wire_proto_depIdxs = []int32{
 	6,  // 0: atlas.wire.v1.SessionReply.results:type_name -> atlas.wire.v1.OpResult
@@ -1575,7 +1770,7 @@ func file_internal_pb_wirepb_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_pb_wirepb_wire_proto_rawDesc), len(file_internal_pb_wirepb_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
