@@ -149,8 +149,13 @@ func (s *fileSink) commit(d *Descriptor) error {
 	if err := s.f.Close(); err != nil {
 		return explain("close", s.path, err)
 	}
-	if err := c.fs.Rename(s.path, c.path(d.Seq)); err != nil {
-		return explain("rename", s.path, err)
+	return c.publish(s.path, d)
+}
+
+// publish gives a complete file at path, which is synced, the name of the checkpoint that d describes.
+func (c *checkpointFiles) publish(path string, d *Descriptor) error {
+	if err := c.fs.Rename(path, c.path(d.Seq)); err != nil {
+		return explain("rename", path, err)
 	}
 	if err := syncDir(c.fs, c.dir); err != nil {
 		return err

@@ -3,6 +3,7 @@ package storage
 import (
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/protocol"
+	"github.com/atlas-smr/smr/protocol/transfer"
 )
 
 // Identity says whose data a directory holds.
@@ -99,6 +100,12 @@ type Disk interface {
 	SetCheckpointCert(seq smr.SeqNo, cert []byte)
 	// LatestCheckpoint opens the newest valid checkpoint; nil for none. Damaged ones are passed over.
 	LatestCheckpoint() (*CheckpointReader, error)
+	// OpenCheckpoint opens the checkpoint at seq; nil if it is not kept. It stays readable until it is
+	// closed, whatever replaces it.
+	OpenCheckpoint(seq smr.SeqNo) (*CheckpointReader, error)
+	// BeginIncoming begins to receive the checkpoint of meta whose certified root is root, or goes on
+	// where a transfer of it was interrupted. One is received at a time.
+	BeginIncoming(meta transfer.Meta, root smr.Digest) (Incoming, error)
 	// Close stops cleanly: what was appended becomes durable first, unless Err says otherwise.
 	Close() error
 }

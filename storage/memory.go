@@ -23,6 +23,7 @@ type Memory struct {
 	err     error
 	run     run
 	ckpts   []memoryCheckpoint // ascending
+	staged  *memoryStaging     // nil: nothing
 	writing bool
 	closed  bool
 }
@@ -141,7 +142,7 @@ func (m *Memory) Reopen() { m.restart(m.run.forgot()) }
 
 func (m *Memory) restart(amnesic bool) {
 	if m.mode == MemoryOnly {
-		m.durable, m.ckpts = sorted{}, nil
+		m.durable, m.ckpts, m.staged = sorted{}, nil, nil
 	}
 	m.pending, m.token, m.err, m.closed, m.writing = nil, 0, nil, false, false
 	m.now = m.durable.clone()
@@ -251,18 +252,7 @@ func (s *memorySink) commit(d *Descriptor) error {
 	if m.err != nil {
 		return m.err
 	}
-	c := memoryCheckpoint{seq: d.Seq, image: s.Bytes()}
-	i, found := slices.BinarySearchFunc(m.ckpts, d.Seq, func(c memoryCheckpoint, seq smr.SeqNo) int {
-		return int(min(1, max(-1, int64(c.seq)-int64(seq))))
-	})
-	if found {
-		m.ckpts[i] = c
-	} else {
-		m.ckpts = slices.Insert(m.ckpts, i, c)
-	}
-	if extra := len(m.ckpts) - checkpointsKept; extra > 0 {
-		m.ckpts = slices.Delete(m.ckpts, 0, extra)
-	}
+	m.publish(d.Seq, s.Bytes())
 	return nil
 }
 
