@@ -38,6 +38,8 @@ type Limits struct {
 	AheadBytes      int // decided but not executed; at the bound this replica stops proposing
 	AheadDecisions  int
 	ServeBytes      int // bundles served to one peer a second
+	StateWindow     int // bytes of a checkpoint asked for and not yet stored
+	StatePerSource  int // questions about a checkpoint open at one peer, and answered to one peer at once
 	OvertakeBytes   int // X: a forwarded bundle is called censored once more bytes that arrived later were decided
 	CheckpointEvery smr.SeqNo
 }
@@ -88,6 +90,8 @@ func (c *Config) setDefaults() {
 	orInt(&l.AheadBytes, 64<<20)
 	orInt(&l.AheadDecisions, 1024)
 	orInt(&l.ServeBytes, 64<<20)
+	orInt(&l.StateWindow, 16<<20)
+	orInt(&l.StatePerSource, 4)
 	orInt(&l.OvertakeBytes, 1<<20)
 	if l.CheckpointEvery == 0 {
 		// The window above the stable checkpoint must not close before the next one is stable.

@@ -39,6 +39,8 @@ type (
 	viewReply    struct{ r transfer.ViewReply }
 	logRequest   struct{ q transfer.LogRequest }
 	logReply     struct{ r *transfer.LogReply }
+	stateRequest struct{ q transfer.StateRequest }
+	stateReply   struct{ r *transfer.StateReply }
 )
 
 func (m orderingMessage) Size() int {
@@ -56,6 +58,8 @@ func (viewQuery) Size() int          { return 64 }
 func (viewReply) Size() int          { return 128 }
 func (logRequest) Size() int         { return 64 }
 func (m logReply) Size() int         { return m.r.Bytes }
+func (stateRequest) Size() int       { return 64 }
+func (m stateReply) Size() int       { return m.r.Size() }
 
 // Decoder decodes and verifies frames of every class between nodes. It is immutable and safe for
 // concurrent use: network workers run it before the loop.
@@ -106,7 +110,7 @@ func (d *Decoder) decode(from smr.NodeID, class wire.Class, kind uint8, payload 
 		return forwardedBundles{bundles: d.own(bundles, len(payload)), bytes: len(payload)}, d.verify(bundles)
 	case wire.ClassFetch:
 		return decodeFetch(kind, payload)
-	case wire.ClassCheckpoint, wire.ClassViewTransfer, wire.ClassLogTransfer:
+	case wire.ClassCheckpoint, wire.ClassViewTransfer, wire.ClassLogTransfer, wire.ClassStateTransfer:
 		return d.transfer(from, class, kind, payload)
 	}
 	return nil, errors.New("no such class between nodes")
@@ -137,6 +141,15 @@ func (d *Decoder) transfer(from smr.NodeID, class wire.Class, kind uint8, payloa
 			return nil, err
 		}
 		return logReply{r}, nil
+	case class == wire.ClassStateTransfer && kind == wire.KindQuery:
+		q, err := transfer.DecodeStateRequest(payload)
+		return stateRequest{q}, err
+	case class == wire.ClassStateTransfer && kind == wire.KindAnswer:
+		r, err := transfer.DecodeStateReply(payload)
+		if err != nil {
+			return nil, err
+		}
+		return stateReply{r}, nil
 	}
 	return nil, errKind
 }

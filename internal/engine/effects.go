@@ -98,6 +98,7 @@ func (e *Engine) transferEffects(now time.Time, out *Output) {
 	for _, x := range t.SetTimer {
 		e.setTimer(now, ownerTransfer, x.ID, x.After, out)
 	}
+	out.State = append(out.State, t.State...)
 	for _, ev := range t.Note {
 		e.counts.note(ev)
 		out.Events = append(out.Events, ev)

@@ -22,6 +22,7 @@ type Engine struct {
 	roots    *transfer.Roots
 	log      *transfer.Log
 	view     *transfer.View
+	state    *transfer.State
 	store    *store
 	gate     gate
 	fetch    fetcher
@@ -56,6 +57,9 @@ func New(cfg Config) *Engine {
 		roots: transfer.NewRoots(self, cfg.Params.Verifier, cfg.Params.Signer),
 		view:  transfer.NewView(self, m, cfg.RetryTime),
 		log:   transfer.NewLog(self, m, transfer.LogConfig{Retry: max(4*cfg.RetryTime, cfg.Params.BaseTimeout), MaxBytes: 4 << 20, MaxHeld: 64 << 20}),
+		state: transfer.NewState(self, m, transfer.StateConfig{
+			Deadline: max(8*cfg.RetryTime, 2*cfg.Params.BaseTimeout), Window: cfg.Limits.StateWindow, PerSource: cfg.Limits.StatePerSource,
+		}),
 		serve: map[smr.NodeID]*serving{}, reads: map[uint64]pendingRead{}, due: map[TimerID]time.Time{},
 	}
 	for _, x := range m.Members() {
@@ -167,6 +171,10 @@ func (e *Engine) Receive(now time.Time, from smr.NodeID, m Inbound, out *Output)
 		if run, ok := e.log.Reply(now, from, m.r, &e.teff); ok {
 			e.install(now, run, out)
 		}
+	case stateRequest:
+		e.serveState(now, from, m.q, out)
+	case stateReply:
+		e.state.Reply(now, from, m.r, &e.teff)
 	default:
 		e.drop(out, from, "unknown-inbound")
 	}
@@ -204,9 +212,12 @@ func (e *Engine) Expire(now time.Time, id TimerID, out *Output) {
 		e.ord.Expire(now, own, &e.eff)
 		e.absorb(now, out)
 	case ownerTransfer:
-		if own == transfer.TimerView {
+		switch own {
+		case transfer.TimerView:
 			e.view.Expire(now, &e.teff)
-		} else {
+		case transfer.TimerState:
+			e.state.Expire(now, &e.teff)
+		default:
 			e.log.Expire(now, &e.teff)
 		}
 	case ownerFetch:
@@ -289,6 +300,8 @@ func (e *Engine) finish(now time.Time, out *Output) {
 			e.enable(now, out)
 			continue
 		case e.flush(out):
+			continue
+		case e.needState(now):
 			continue
 		case !e.propose(now):
 			e.rest(now, out)

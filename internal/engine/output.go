@@ -58,6 +58,13 @@ type LogReadResult struct {
 	First   smr.SeqNo           // first sequence number the log holds; 0 if none
 }
 
+// StateRead asks the driver to read what Query asks for from a checkpoint, beside the loop and within
+// its byte budget, and to answer with StateRead.
+type StateRead struct {
+	To    smr.NodeID
+	Query transfer.StateRequest
+}
+
 // Offer is a group of bundles another replica forwarded. They are verified, but not admitted: the
 // driver passes them to the request workers as coming from From.
 type Offer struct {
@@ -76,6 +83,8 @@ type Output struct {
 	Released   []*smr.Bundle
 	Offer      []Offer
 	ReadLog    []LogRead
+	ReadState  []StateRead
+	State      []transfer.StateOp  // on storage, beside the loop, in order; see StateDone
 	Truncate   smr.SeqNo           // log at or below may go; 0 = nothing
 	StableCert auth.CheckpointCert // newly stable; zero = none
 	SetTimer   []Timer
@@ -94,10 +103,11 @@ func (o *Output) Reset() {
 	clear(o.Deliver)
 	clear(o.Released)
 	clear(o.Offer)
+	clear(o.State)
 	clear(o.Events)
 	*o = Output{
 		Write: o.Write[:0], Send: o.Send[:0], Deliver: o.Deliver[:0], Decided: o.Decided[:0], Stopped: o.Stopped[:0], Released: o.Released[:0],
-		Offer: o.Offer[:0], ReadLog: o.ReadLog[:0], SetTimer: o.SetTimer[:0], StopTimer: o.StopTimer[:0],
+		Offer: o.Offer[:0], ReadLog: o.ReadLog[:0], ReadState: o.ReadState[:0], State: o.State[:0], SetTimer: o.SetTimer[:0], StopTimer: o.StopTimer[:0],
 		Events: o.Events[:0], ReadGate: o.ReadGate, ReadClosed: o.ReadClosed,
 	}
 }

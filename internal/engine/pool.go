@@ -230,6 +230,18 @@ func (s *store) stop(e *entry) {
 	s.stopped = append(s.stopped, e.b.ID)
 }
 
+// forgetPooled gives up all that waits and is not in flight: a checkpoint was taken over, and which of
+// it was decided below is not known here. Clients send again what was not.
+func (s *store) forgetPooled() {
+	for x := s.head.next; x != &s.head; {
+		next := x.next
+		if !x.inFlight() {
+			s.stop(x)
+		}
+		x = next
+	}
+}
+
 // forget drops e's bytes unless something still needs them.
 func (s *store) forget(e *entry) {
 	switch {

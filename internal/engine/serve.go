@@ -14,6 +14,7 @@ type serving struct {
 	budget int // bytes it may still have; refilled by the second
 	at     time.Time
 	read   uint64 // its log read under way; 0 = none
+	states int    // its questions about a checkpoint that are being answered
 }
 
 type pendingRead struct {
@@ -149,5 +150,25 @@ func (e *Engine) LogRead(now time.Time, r LogReadResult, out *Output) {
 	}
 	s.budget -= len(payload)
 	out.Send = append(out.Send, Frame{To: []smr.NodeID{p.to}, Class: wire.ClassLogTransfer, Kind: wire.KindAnswer, Payload: payload})
+	e.finish(now, out)
+}
+
+// serveState has read what a peer asks of a checkpoint; a few questions a peer at a time. The driver
+// paces the reading, so that no budget of ordering is touched.
+func (e *Engine) serveState(now time.Time, from smr.NodeID, q transfer.StateRequest, out *Output) {
+	s := e.peer(now, from)
+	if s.states >= 2*e.cfg.Limits.StatePerSource {
+		e.drop(out, from, "state-questions")
+		return
+	}
+	s.states++
+	out.ReadState = append(out.ReadState, StateRead{To: from, Query: q})
+}
+
+// StateRead takes the payload that answers a StateRead and sends it to the peer.
+func (e *Engine) StateRead(now time.Time, to smr.NodeID, payload []byte, out *Output) {
+	s := e.peer(now, to)
+	s.states = max(0, s.states-1)
+	out.Send = append(out.Send, Frame{To: []smr.NodeID{to}, Class: wire.ClassStateTransfer, Kind: wire.KindAnswer, Payload: payload})
 	e.finish(now, out)
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/protocol"
+	"github.com/atlas-smr/smr/protocol/transfer"
 )
 
 // Mode says what a replica is doing.
@@ -14,9 +15,10 @@ type Mode string
 const (
 	ModeStarting   Mode = "starting" // asks what others have seen of it; does not vote yet
 	ModeNormal     Mode = "normal"
-	ModeObserver   Mode = "observer"    // follows without a vote
-	ModeCatchingUp Mode = "catching-up" // fetches decisions from peers' logs
-	ModeNeedsState Mode = "state-transfer-needed"
+	ModeObserver   Mode = "observer"              // follows without a vote
+	ModeCatchingUp Mode = "catching-up"           // fetches decisions from peers' logs
+	ModeNeedsState Mode = "state-transfer-needed" // waits to learn of a certified checkpoint
+	ModeState      Mode = "state-transfer"        // fetches a certified checkpoint from peers
 )
 
 // Count is how often something was dropped for a reason.
@@ -48,6 +50,7 @@ type Status struct {
 	Delivered smr.SeqNo // handed to execution
 	Executed  smr.SeqNo
 	Target    smr.SeqNo // of log catch-up; 0 = none
+	Transfer  transfer.Progress
 	Stable    smr.SeqNo
 	Certified smr.SeqNo // newest checkpoint certificate known
 	Diverged  smr.SeqNo // own root contradicted a certificate there; 0 = never
@@ -65,7 +68,7 @@ func (e *Engine) Status() Status {
 	s := Status{
 		Ordering: e.ord.Status(), Mode: ModeNormal, Decided: e.deliver.decided, Delivered: e.deliver.handed, Executed: e.deliver.executed,
 		Target: e.log.Target(), Stable: e.roots.Stable().Seq(), Certified: e.roots.Newest().Seq(), Diverged: e.roots.Diverged(),
-		ReadGate: gate, Readable: known && e.deliver.executed >= gate, Written: e.gate.written, Durable: e.gate.durable,
+		Transfer: e.state.Progress(), ReadGate: gate, Readable: known && e.deliver.executed >= gate, Written: e.gate.written, Durable: e.gate.durable,
 		Pool: Pool{
 			Bundles: e.store.pooled, Bytes: e.store.bytes, Proposable: e.store.free, Wanted: len(e.fetch.wants), Asked: len(e.fetch.asks),
 			Retained: e.store.retained.count, RetainedBytes: e.store.retained.bytes, LooseBytes: e.store.looseTotal(),
@@ -76,9 +79,11 @@ func (e *Engine) Status() Status {
 	switch {
 	case e.failed != nil:
 		s.Why = e.failed.Error()
+	case e.state.Active():
+		s.Mode, s.Why = ModeState, describe(s.Transfer)
 	case e.log.NeedsState():
 		s.Mode = ModeNeedsState
-		s.Why = fmt.Sprintf("peers' logs begin above seq %d: this replica needs a state transfer, which this version does not do; replace it", e.deliver.decided+1)
+		s.Why = fmt.Sprintf("peers' logs begin above seq %d: waiting for the certificate of a checkpoint", e.deliver.decided+1)
 	case e.observe:
 		s.Mode, s.Why = ModeObserver, "this replica has no vote, or its vote state is known to be lost"
 	case !e.enabled && e.view.Blocked():
@@ -97,6 +102,17 @@ func (e *Engine) Ordering() protocol.Status { return e.ord.Status() }
 
 // Seen returns the highest vote of another replica that this one has verified in this life.
 func (e *Engine) Seen(id smr.NodeID) protocol.Mark { return e.ord.Seen(id) }
+
+// describe says in a sentence how far a transfer is.
+func describe(p transfer.Progress) string {
+	switch {
+	case p.Failure != "":
+		return fmt.Sprintf("state transfer of checkpoint %d failed and is tried again: %s", p.Seq, p.Failure)
+	case p.Adopting:
+		return fmt.Sprintf("taking over checkpoint %d", p.Seq)
+	}
+	return fmt.Sprintf("fetching checkpoint %d: %d of %d parts, %d bytes moved, %d found here", p.Seq, p.Parts, p.Total, p.Moved, p.Saved)
+}
 
 // reasonsLimit bounds the distinct reasons counted; others count as "other".
 const reasonsLimit = 64

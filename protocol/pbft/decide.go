@@ -119,7 +119,9 @@ func (r *Replica) Stable(now time.Time, cp auth.CheckpointCert, out *protocol.Ef
 }
 
 // Install implements protocol.Ordering. The engine wrote the decisions it took over to the log and
-// delivers them; proof.Decision is the last of them.
+// delivers them; proof.Decision is the last of them. Of a checkpoint that was taken over only the
+// position is known: proof.Decision has no header, and proof.Checkpoint certifies it. Vote state stays
+// as it is: the lock, the own votes and timeouts bind as before.
 func (r *Replica) Install(now time.Time, at smr.SeqNo, proof protocol.Proof, out *protocol.Effects) {
 	r.begin(now, out)
 	defer r.end()
@@ -161,6 +163,9 @@ func (r *Replica) Install(now time.Time, at smr.SeqNo, proof protocol.Proof, out
 func (r *Replica) installTip(d protocol.Decision) {
 	h, err := parseHeader(d.Header)
 	if err != nil || h.Digest != d.Digest {
+		if r.bound && r.tip.seq < d.Seq && d.View == r.view && d.Epoch == r.m.Epoch() {
+			r.tip = r.decided // as Start takes a checkpoint of this view
+		}
 		return
 	}
 	b := r.learn(h)
