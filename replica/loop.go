@@ -136,6 +136,20 @@ func (r *replica) dispatch(now time.Time) error {
 		default: // the peer asks again
 		}
 	}
+	for _, q := range out.ReadState {
+		select {
+		case r.stateReads <- q:
+		default:
+			return fmt.Errorf("more than %d questions about checkpoints are open", cap(r.stateReads))
+		}
+	}
+	for _, op := range out.State {
+		select {
+		case r.stateOps <- op:
+		default:
+			return fmt.Errorf("more than %d operations of a state transfer are open", cap(r.stateOps))
+		}
+	}
 	if out.StableCert.Seq() > 0 {
 		r.store.SetCheckpointCert(out.StableCert.Seq(), out.StableCert.Cert.Bytes())
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/atlas-smr/smr/internal/requests"
 	"github.com/atlas-smr/smr/network"
 	"github.com/atlas-smr/smr/protocol"
+	"github.com/atlas-smr/smr/protocol/transfer"
 	"github.com/atlas-smr/smr/quorum"
 	"github.com/atlas-smr/smr/storage"
 )
@@ -121,13 +122,17 @@ type replica struct {
 	executedC chan struct{}
 	executed  atomic.Uint64
 	logReads  chan engine.LogRead
-	stopping  chan struct{}
-	stop      sync.Once
-	wait      sync.WaitGroup
-	started   time.Time
-	fenced    atomic.Pointer[string]
-	draining  atomic.Bool
-	listening atomic.Pointer[network.Node]
+	// Each holds whatever the engine may ask for at once: a few questions a peer, and the operations
+	// of one transfer.
+	stateReads chan engine.StateRead
+	stateOps   chan transfer.StateOp
+	stopping   chan struct{}
+	stop       sync.Once
+	wait       sync.WaitGroup
+	started    time.Time
+	fenced     atomic.Pointer[string]
+	draining   atomic.Bool
+	listening  atomic.Pointer[network.Node]
 
 	// Owned by the loop goroutine.
 	engine       *engine.Engine
@@ -194,6 +199,8 @@ func start(cfg Config, service smr.Service) (_ *replica, err error) {
 	if r.membership, err = cfg.Genesis.Membership(); err != nil {
 		return nil, err
 	}
+	r.stateReads = make(chan engine.StateRead, 16*len(r.membership.Members()))
+	r.stateOps = make(chan transfer.StateOp, 1024)
 	r.store, err = storage.Open(cfg.DataDir, storage.Identity{Cluster: r.cluster, Node: cfg.Node}, storage.Options{
 		Mode: cfg.Durability, Logger: r.log, OnFatal: func(err error) { r.fail(fmt.Errorf("storage: %w", err)) },
 	})
@@ -215,8 +222,10 @@ func start(cfg Config, service smr.Service) (_ *replica, err error) {
 	view := r.startExecution(core)
 	r.startRequests(scheme, view, service)
 	r.engine = engine.New(r.engineConfig(verifier))
-	r.wait.Add(1)
+	r.wait.Add(3)
 	go r.readLogs()
+	go r.serveState()
+	go r.receiveState()
 	if err := r.boot(core.Executed(), recovered, verifier); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
