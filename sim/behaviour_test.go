@@ -103,6 +103,7 @@ var misbehaviour = map[string]struct{ changed, dropped, delayed, kept []string }
 	"disorder":        {delayed: []string{"proposal", "prepare", "commit"}},
 	"inflate":         {changed: []string{"prepare", "commit", "complaint", "timeout", "heartbeat", "ask", "view-transfer/2", "unordered-reply/0", "checkpoint/3"}},
 	"wrong-replies":   {changed: []string{"ordered-reply/0", "unordered-reply/0", "advice/0"}},
+	"bad-parts":       {changed: []string{"state-transfer/2"}},
 	"mix":             {changed: []string{"proposal", "prepare", "commit", "timeout"}, dropped: []string{"proposal"}, delayed: []string{"proposal"}, kept: []string{"ordered-request/0"}},
 }
 

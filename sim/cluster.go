@@ -38,7 +38,7 @@ type Counts struct {
 	CaughtUp     int // times that a replica began to fetch decisions
 	ViewChanges  int // views entered by a replica
 	Excused      int // runs without a quorum of replicas that can go on
-	Stranded     int // correct replicas that need state transfer at the end
+	Transfers    int // checkpoints taken over
 	Fenced       int // replicas that stopped themselves, or their execution, for a local fault
 	Refused      int // replicas that did not start, or vote, on what their disk held
 	FellBack     int // replicas that started from an older checkpoint, the newest being damaged
@@ -68,7 +68,7 @@ func (c Counts) Add(d Counts) Counts {
 	c.CaughtUp += d.CaughtUp
 	c.ViewChanges += d.ViewChanges
 	c.Excused += d.Excused
-	c.Stranded += d.Stranded
+	c.Transfers += d.Transfers
 	c.Fenced += d.Fenced
 	c.Refused += d.Refused
 	c.FellBack += d.FellBack
@@ -240,9 +240,6 @@ func (c *cluster) countWeather() {
 // final checks what can be said only at the end.
 func (c *cluster) final() {
 	for _, n := range c.nodes {
-		if n.counted() && n.stranded() {
-			c.counts.Stranded++
-		}
 		n.checkDivergence()
 	}
 	c.sameState()

@@ -64,6 +64,9 @@ func (e *executor) work() {
 	n := e.n
 	n.after(n.rng.exponential(n.c.plan.Execute)*time.Duration(max(1, n.app.slow)), func() {
 		e.working = false
+		if len(e.feed) == 0 {
+			return // a checkpoint was taken over
+		}
 		d := e.feed[0]
 		e.feed = e.feed[1:]
 		if e.apply(d); e.fenced {

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/atlas-smr/smr"
 )
 
 // lastOperations is how many operations a client may still begin after the faults.
@@ -96,9 +94,7 @@ func (c *cluster) chooseCore(r random) {
 // counted reports whether the end of the run depends on a replica.
 func (n *node) counted() bool { return !n.byzantine && !n.outside && n.bad == "" }
 
-// unfinished says what is still open: requests, or replicas behind. A replica whose missing
-// decisions nobody logs any more waits for state transfer, which is not built yet; it is counted,
-// not failed.
+// unfinished says what is still open: requests, or replicas behind.
 func (c *cluster) unfinished() string {
 	for _, w := range c.clients {
 		if s := w.open(); s != "" {
@@ -106,7 +102,7 @@ func (c *cluster) unfinished() string {
 		}
 	}
 	for _, n := range c.nodes {
-		if !n.counted() || n.stranded() {
+		if !n.counted() {
 			continue
 		}
 		if !n.up || n.executed() < c.oracle.top {
@@ -117,20 +113,16 @@ func (c *cluster) unfinished() string {
 }
 
 // unrecoverable says why the cluster cannot go on without an operator: fewer replicas than a quorum
-// have, or can fetch, all that was decided. Empty if it can.
+// are in order. Empty if it can.
 func (c *cluster) unrecoverable() string {
-	able, stranded := 0, []smr.NodeID(nil)
+	able := 0
 	for _, n := range c.nodes {
-		switch {
-		case !n.counted():
-		case n.stranded():
-			stranded = append(stranded, n.id)
-		default:
+		if n.counted() {
 			able++
 		}
 	}
 	if able >= c.members.Quorum() {
 		return ""
 	}
-	return fmt.Sprintf("%d replicas can go on, a quorum is %d: replicas %v lack decisions that nobody logs any more", able, c.members.Quorum(), stranded)
+	return fmt.Sprintf("%d replicas can go on, a quorum is %d", able, c.members.Quorum())
 }

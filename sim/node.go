@@ -52,6 +52,7 @@ type node struct {
 	timers   map[engine.TimerID]alarm
 	timerGen uint64
 	exec     executor
+	transfer receiving
 	last     marks
 }
 
@@ -118,6 +119,7 @@ func (n *node) restart() {
 		return
 	}
 	n.exec.begin(n)
+	n.transfer.begin(n.disk)
 	if n.exec.core.Executed() != boot.Executed {
 		n.c.fail("replica %d: execution restored %d, the log begins above %d", n.id, n.exec.core.Executed(), boot.Executed)
 	}
@@ -291,6 +293,12 @@ func (n *node) perform() {
 			n.input(func(now time.Time) { n.engine.LogRead(now, r, &n.out) })
 		})
 	}
+	for _, q := range out.ReadState {
+		n.stateRead(q)
+	}
+	if len(out.State) > 0 {
+		n.stateOps(out.State)
+	}
 	if n.falls() {
 		return
 	}
@@ -378,9 +386,6 @@ func (n *node) executed() smr.SeqNo {
 	}
 	return n.exec.core.Executed()
 }
-
-// stranded reports whether what the replica lacks is in no log any more.
-func (n *node) stranded() bool { return n.up && n.engine.Status().Mode == engine.ModeNeedsState }
 
 func (n *node) describe() string {
 	if !n.up {

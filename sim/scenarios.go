@@ -81,6 +81,11 @@ var scenarios = append([]scenario{
 		p.want(FaultPartition, r.IntN(4))
 		p.idle = r.chance(0.2)
 	}},
+	{"far-behind", false, func(r random, p *draft) { p.strand(r) }},
+	{"bad-parts", true, func(r random, p *draft) {
+		p.Behaviour = "bad-parts"
+		p.strand(r)
+	}},
 	{"equivocate", true, func(r random, p *draft) {
 		p.Behaviour = "equivocate"
 		p.want(FaultCrash, r.IntN(3))
@@ -108,6 +113,18 @@ var scenarios = append([]scenario{
 	}},
 	{"silent", true, func(r random, p *draft) { p.Behaviour = "silent" }},
 }, append(badReplicaScenarios, badClientScenarios...)...)
+
+// strand keeps replicas away for so long that nobody logs any more what they lack.
+func (p *draft) strand(r random) {
+	p.want(FaultCrash, 2+r.IntN(4))
+	p.want(FaultPowerLoss, r.IntN(2))
+	p.downtime = r.between(time.Second, 4*time.Second)
+	p.Operations, p.Outstanding, p.Clients, p.Think = 400, 4, 3, r.between(2*time.Millisecond, 20*time.Millisecond)
+	p.ValueBytes, p.Keys = pick(r, 300, 1500), pick(r, 3, 20, 100)
+	p.CheckpointBytes, p.Checkpoint = 2<<10, time.Millisecond
+	p.Delay, p.Sync = pick(r, 300*time.Microsecond, 2*time.Millisecond), pick(r, 200*time.Microsecond, 2*time.Millisecond)
+	p.Chaos = r.between(6*time.Second, 12*time.Second)
+}
 
 // Scenarios returns the names of all scenarios.
 func Scenarios() []string {

@@ -107,6 +107,25 @@ func TestEqualSeedsGiveEqualTraces(t *testing.T) {
 	}
 }
 
+// Nobody logs any more what they lack; up to f sources serve other bytes, claims, silence or one
+// common fake state. See adopt for what is demanded of a checkpoint that was taken over.
+func TestReplicasLeftFarBehindComeBack(t *testing.T) {
+	for _, s := range []string{"far-behind", "bad-parts"} {
+		for _, n := range []int{4, 7} {
+			o := options()
+			o.Scenario, o.Replicas = s, n
+			transfers := 0
+			for seed := range uint64(12) {
+				r := run(t, seed, o)
+				transfers += r.Counts.Transfers
+			}
+			if transfers == 0 {
+				t.Errorf("%s, %d replicas: no checkpoint was taken over", s, n)
+			}
+		}
+	}
+}
+
 // Later changes shift what a seed means; the bugs have tests of their own in their packages.
 func TestSeedsThatOnceFailed(t *testing.T) {
 	for _, once := range []struct {

@@ -104,6 +104,7 @@ var behaviours = []struct {
 	{"garbage", garbage}, {"wrong-roots", wrongRoots}, {"bad-answers", badAnswers}, {"slow-primary", slowPrimary}, {"censor", censor},
 	{"duplicates", duplicates}, {"empty-batches", emptyBatches}, {"heartbeats-only", heartbeatsOnly}, {"bad-proposals", badProposals},
 	{"view-storm", viewStorm}, {"disorder", disorder}, {"inflate", inflate}, {"wrong-replies", wrongReplies},
+	{"bad-parts", badParts},
 }
 
 // mix is the behaviour that is several of the others at once, and others after a while.
