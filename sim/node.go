@@ -244,8 +244,7 @@ func (n *node) watch() {
 	if full == "" {
 		full = n.requests.Overfull()
 	}
-	// One that waits for state transfer, which is not built yet, goes on learning headers.
-	if full != "" && !n.stranded() {
+	if full != "" {
 		n.c.fail("bound: replica %d: %s; %s", n.id, full, n.describe())
 	}
 }
