@@ -30,6 +30,7 @@ import (
 //
 //	[limits]                     # of this replica's memory
 //	pool_mib = 64                # requests waiting to be ordered
+//	log_mib = 256                # decided requests kept on disk for replicas that come back
 //	client_mib = 16              # of which one client's
 //	client_ops = 8192            # one client's ops waiting
 //
@@ -52,6 +53,7 @@ type NodeConfig struct {
 	Durability string                // "strict", "relaxed" or "memory"
 
 	PoolBytes   int
+	LogBytes    int
 	ClientBytes int
 	ClientOps   int
 
@@ -98,6 +100,7 @@ func LoadNodeConfig(path string) (*NodeConfig, error) {
 		s.fail("admin", "write admin = \"127.0.0.1:7401\"", "is %q; the admin API has no authentication yet and listens on loopback only", c.AdminAddr)
 	}
 	c.Durability = s.choice("durability", "strict", durabilities...)
+	c.LogBytes = int(s.number("limits.log_mib", DefaultLogBytes>>20, 1, 1<<20)) << 20
 	c.PoolBytes = int(s.number("limits.pool_mib", DefaultPoolBytes>>20, 2, 1<<14)) << 20
 	c.ClientBytes = int(s.number("limits.client_mib", DefaultClientBytes>>20, 2, 1<<14)) << 20
 	if c.ClientBytes > c.PoolBytes {
@@ -267,7 +270,7 @@ func (c *NodeConfig) Replica(ordering protocol.Factory, log *slog.Logger) Config
 	return Config{
 		Genesis: c.Genesis, Node: c.Node, Key: c.Key, DataDir: c.DataDir, ListenAddr: c.ListenAddr, AdminAddr: c.AdminAddr, Addresses: c.Addresses,
 		Durability: modes[c.Durability], Ordering: ordering,
-		PoolBytes: c.PoolBytes, ClientBytes: c.ClientBytes, ClientOps: c.ClientOps,
+		PoolBytes: c.PoolBytes, ClientBytes: c.ClientBytes, ClientOps: c.ClientOps, LogBytes: c.LogBytes,
 		BaseTimeout: c.BaseTimeout, MaxTimeout: c.MaxTimeout, Pipeline: c.Pipeline, Logger: log,
 	}
 }

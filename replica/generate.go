@@ -185,6 +185,7 @@ durability = "%s" # strict: on disk before any vote leaves; relaxed; memory
 
 # [limits]
 # pool_mib = 64      # requests waiting to be ordered
+# log_mib = 256      # decided requests kept on disk for replicas that come back
 # client_mib = 16    # of which one client's
 # client_ops = 8192  # one client's ops waiting
 

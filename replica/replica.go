@@ -38,6 +38,7 @@ type Config struct {
 	PoolBytes   int // requests waiting to be ordered; zero: default
 	ClientBytes int // of which one client's
 	ClientOps   int // one client's bundles waiting
+	LogBytes    int // decided batches kept for replicas that come back, once a checkpoint covers them
 
 	BaseTimeout time.Duration // without progress, before this replica complains about the primary
 	MaxTimeout  time.Duration
@@ -64,6 +65,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Pipeline == 0 {
 		c.Pipeline = DefaultPipeline
+	}
+	if c.LogBytes == 0 {
+		c.LogBytes = DefaultLogBytes
 	}
 	if c.PoolBytes == 0 {
 		c.PoolBytes = DefaultPoolBytes
@@ -194,7 +198,7 @@ func start(cfg Config, service smr.Service) (_ *replica, err error) {
 		cfg: cfg, log: cfg.Logger.With("node", uint64(cfg.Node)), cluster: cfg.Genesis.Digest(),
 		inbox: make(chan input, inboxLength), broken: make(chan error, 1), executedC: make(chan struct{}, 1),
 		started: time.Now(), logReads: make(chan engine.LogRead, 16), stopping: make(chan struct{}),
-		timers: newTimers(), retention: retention{keep: logRetentionBytes}, events: map[protocol.EventKind]uint64{},
+		timers: newTimers(), retention: retention{keep: uint64(cfg.LogBytes)}, events: map[protocol.EventKind]uint64{},
 	}
 	if r.membership, err = cfg.Genesis.Membership(); err != nil {
 		return nil, err

@@ -2,9 +2,10 @@ package replica
 
 import "github.com/atlas-smr/smr"
 
-// logRetentionBytes is how many bytes of decided batches stay in the log below the newest stable
-// checkpoint, for replicas that come back and catch up from it.
-const logRetentionBytes = 256 << 20
+// DefaultLogBytes is how many bytes of decided batches stay in the log below the newest stable
+// checkpoint, for replicas that come back and catch up from it; who was away for longer takes over a
+// checkpoint.
+const DefaultLogBytes = 256 << 20
 
 // deliveredBytes is about what a decided batch takes in the log.
 func deliveredBytes(bundles []*smr.Bundle) uint64 {

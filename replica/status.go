@@ -16,6 +16,7 @@ import (
 	"github.com/atlas-smr/smr/internal/execution"
 	"github.com/atlas-smr/smr/internal/pb/adminpb"
 	"github.com/atlas-smr/smr/protocol"
+	"github.com/atlas-smr/smr/protocol/transfer"
 	"github.com/atlas-smr/smr/wire"
 )
 
@@ -106,6 +107,7 @@ func (r *replica) describe(s *adminpb.StatusReply, l loopStatus) {
 	if e.Why != "" {
 		s.Transfer = e.Why
 	}
+	s.StateTransfer = describeTransfer(e.Transfer)
 	s.Voting, s.Leading, s.Changing = o.Voting, o.Leading, o.Changing
 	s.Epoch, s.View, s.Primary = uint64(o.Epoch), uint64(o.View), uint32(o.Primary)
 	s.ViewsEntered = l.events[protocol.EventViewEntered]
@@ -129,6 +131,19 @@ func (r *replica) describe(s *adminpb.StatusReply, l loopStatus) {
 			s.Counts[string(k)] += n
 		}
 	}
+}
+
+func describeTransfer(p transfer.Progress) *adminpb.StateTransfer {
+	t := &adminpb.StateTransfer{
+		Active: p.Active, Seq: uint64(p.Seq), Parts: p.Parts, PartsTotal: p.Total, BytesMoved: p.Moved, BytesSaved: p.Saved,
+		BytesResumed: p.Resumed, Installed: p.Installed, Changed: p.Changed, Adopting: p.Adopting, Failure: p.Failure,
+	}
+	for _, x := range p.Sources {
+		t.Sources = append(t.Sources, &adminpb.Source{
+			Node: uint32(x.Node), Parts: x.Parts, Bytes: x.Bytes, Wrong: x.Wrong, Late: x.Late, Unasked: x.Unasked, Refusals: x.Refusals,
+		})
+	}
+	return t
 }
 
 func (r *replica) describeNetwork(s *adminpb.StatusReply) {

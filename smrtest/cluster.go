@@ -41,14 +41,26 @@ type runningReplica struct {
 // service is called once for each start of a replica.
 func Cluster(t testing.TB, n int, service func() smr.Service, ordering protocol.Factory) *Running {
 	t.Helper()
-	return cluster(t, n, replica.Limits{}, func(int) smr.Service { return service() }, ordering)
+	return ClusterWith(t, n, service, ordering, ClusterOptions{})
 }
 
-// cluster is Cluster with limits and a service that may differ by replica.
-func cluster(t testing.TB, n int, limits replica.Limits, service func(i int) smr.Service, ordering protocol.Factory) *Running {
+// ClusterOptions change what a test cluster runs with; zero fields take the defaults of a replica.
+type ClusterOptions struct {
+	Limits   replica.Limits // of the genesis
+	LogBytes int            // decided batches that replicas keep for those that come back
+}
+
+// ClusterWith is Cluster with options.
+func ClusterWith(t testing.TB, n int, service func() smr.Service, ordering protocol.Factory, o ClusterOptions) *Running {
+	t.Helper()
+	return cluster(t, n, o, func(int) smr.Service { return service() }, ordering)
+}
+
+// cluster is Cluster with options and a service that may differ by replica.
+func cluster(t testing.TB, n int, o ClusterOptions, service func(i int) smr.Service, ordering protocol.Factory) *Running {
 	t.Helper()
 	c := &Running{t: t, service: service, dir: filepath.Join(t.TempDir(), "cluster"), replicas: make([]*runningReplica, n)}
-	opts := replica.GenerateOptions{Dir: c.dir, Nodes: n, F: -1, Protocol: ordering.Name, Clients: clusterClients, Ports: freePorts(t, n), Limits: limits}
+	opts := replica.GenerateOptions{Dir: c.dir, Nodes: n, F: -1, Protocol: ordering.Name, Clients: clusterClients, Ports: freePorts(t, n), Limits: o.Limits}
 	var err error
 	c.genesis, err = replica.Generate(opts, func(dir string, cluster smr.ClusterID, node smr.NodeID) error {
 		return storage.Init(dir, storage.Identity{Cluster: cluster, Node: node})
@@ -61,7 +73,11 @@ func cluster(t testing.TB, n int, limits replica.Limits, service func(i int) smr
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.configs = append(c.configs, file.Replica(ordering, nil))
+		cfg := file.Replica(ordering, nil)
+		if o.LogBytes > 0 {
+			cfg.LogBytes = o.LogBytes
+		}
+		c.configs = append(c.configs, cfg)
 	}
 	t.Cleanup(func() {
 		for i := range c.replicas {

@@ -38,7 +38,7 @@ func TestReplicasAgreeWhetherStateIsInMemoryOrOnDisk(t *testing.T) {
 		open[i] = m
 		return kv.On(m).Service()
 	}
-	c := cluster(t, 4, replica.Limits{CheckpointBytes: 200 << 10}, service, pbft.Factory())
+	c := cluster(t, 4, ClusterOptions{Limits: replica.Limits{CheckpointBytes: 200 << 10}}, service, pbft.Factory())
 	stop := func(i int) {
 		c.Stop(i)
 		if m := open[i]; m != nil {

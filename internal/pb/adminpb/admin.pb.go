@@ -95,7 +95,8 @@ type StatusReply struct {
 	PoolBundles   uint64                 `protobuf:"varint,31,opt,name=pool_bundles,json=poolBundles,proto3" json:"pool_bundles,omitempty"`
 	PoolBytes     uint64                 `protobuf:"varint,32,opt,name=pool_bytes,json=poolBytes,proto3" json:"pool_bytes,omitempty"`
 	Sessions      uint64                 `protobuf:"varint,33,opt,name=sessions,proto3" json:"sessions,omitempty"`
-	Transfer      string                 `protobuf:"bytes,34,opt,name=transfer,proto3" json:"transfer,omitempty"` // catching up: how far; empty: it is not
+	Transfer      string                 `protobuf:"bytes,34,opt,name=transfer,proto3" json:"transfer,omitempty"`                                // catching up: how far; empty: it is not
+	StateTransfer *StateTransfer         `protobuf:"bytes,35,opt,name=state_transfer,json=stateTransfer,proto3" json:"state_transfer,omitempty"` // under way, or the last one since the process started
 	Connections   []*Connection          `protobuf:"bytes,40,rep,name=connections,proto3" json:"connections,omitempty"`
 	Drops         map[string]uint64      `protobuf:"bytes,41,rep,name=drops,proto3" json:"drops,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`   // messages dropped since the process started, by reason
 	Counts        map[string]uint64      `protobuf:"bytes,42,rep,name=counts,proto3" json:"counts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // what was done since the process started, by name
@@ -375,6 +376,13 @@ func (x *StatusReply) GetTransfer() string {
 	return ""
 }
 
+func (x *StatusReply) GetStateTransfer() *StateTransfer {
+	if x != nil {
+		return x.StateTransfer
+	}
+	return nil
+}
+
 func (x *StatusReply) GetConnections() []*Connection {
 	if x != nil {
 		return x.Connections
@@ -561,6 +569,231 @@ func (*DumpRequest) Descriptor() ([]byte, []int) {
 	return file_internal_pb_adminpb_admin_proto_rawDescGZIP(), []int{3}
 }
 
+type StateTransfer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Active        bool                   `protobuf:"varint,1,opt,name=active,proto3" json:"active,omitempty"`
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`                                       // of the checkpoint
+	Parts         uint64                 `protobuf:"varint,3,opt,name=parts,proto3" json:"parts,omitempty"`                                   // held here
+	PartsTotal    uint64                 `protobuf:"varint,4,opt,name=parts_total,json=partsTotal,proto3" json:"parts_total,omitempty"`       // 0 until known
+	BytesMoved    uint64                 `protobuf:"varint,5,opt,name=bytes_moved,json=bytesMoved,proto3" json:"bytes_moved,omitempty"`       // that came from sources
+	BytesSaved    uint64                 `protobuf:"varint,6,opt,name=bytes_saved,json=bytesSaved,proto3" json:"bytes_saved,omitempty"`       // that were here already
+	BytesResumed  uint64                 `protobuf:"varint,7,opt,name=bytes_resumed,json=bytesResumed,proto3" json:"bytes_resumed,omitempty"` // of those, left by an interrupted transfer
+	Installed     uint64                 `protobuf:"varint,8,opt,name=installed,proto3" json:"installed,omitempty"`                           // transfers completed since the process started
+	Changed       uint64                 `protobuf:"varint,9,opt,name=changed,proto3" json:"changed,omitempty"`                               // given up for a newer checkpoint
+	Adopting      bool                   `protobuf:"varint,10,opt,name=adopting,proto3" json:"adopting,omitempty"`
+	Failure       string                 `protobuf:"bytes,11,opt,name=failure,proto3" json:"failure,omitempty"` // of the own disk; it is tried again
+	Sources       []*Source              `protobuf:"bytes,12,rep,name=sources,proto3" json:"sources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateTransfer) Reset() {
+	*x = StateTransfer{}
+	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateTransfer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateTransfer) ProtoMessage() {}
+
+func (x *StateTransfer) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateTransfer.ProtoReflect.Descriptor instead.
+func (*StateTransfer) Descriptor() ([]byte, []int) {
+	return file_internal_pb_adminpb_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *StateTransfer) GetActive() bool {
+	if x != nil {
+		return x.Active
+	}
+	return false
+}
+
+func (x *StateTransfer) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *StateTransfer) GetParts() uint64 {
+	if x != nil {
+		return x.Parts
+	}
+	return 0
+}
+
+func (x *StateTransfer) GetPartsTotal() uint64 {
+	if x != nil {
+		return x.PartsTotal
+	}
+	return 0
+}
+
+func (x *StateTransfer) GetBytesMoved() uint64 {
+	if x != nil {
+		return x.BytesMoved
+	}
+	return 0
+}
+
+func (x *StateTransfer) GetBytesSaved() uint64 {
+	if x != nil {
+		return x.BytesSaved
+	}
+	return 0
+}
+
+func (x *StateTransfer) GetBytesResumed() uint64 {
+	if x != nil {
+		return x.BytesResumed
+	}
+	return 0
+}
+
+func (x *StateTransfer) GetInstalled() uint64 {
+	if x != nil {
+		return x.Installed
+	}
+	return 0
+}
+
+func (x *StateTransfer) GetChanged() uint64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+func (x *StateTransfer) GetAdopting() bool {
+	if x != nil {
+		return x.Adopting
+	}
+	return false
+}
+
+func (x *StateTransfer) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+func (x *StateTransfer) GetSources() []*Source {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+// Source is what one replica delivered for state transfer since the process started.
+type Source struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	Parts         uint64                 `protobuf:"varint,2,opt,name=parts,proto3" json:"parts,omitempty"` // good ones
+	Bytes         uint64                 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Wrong         uint64                 `protobuf:"varint,4,opt,name=wrong,proto3" json:"wrong,omitempty"` // answers that contradict the certified root
+	Late          uint64                 `protobuf:"varint,5,opt,name=late,proto3" json:"late,omitempty"`
+	Unasked       uint64                 `protobuf:"varint,6,opt,name=unasked,proto3" json:"unasked,omitempty"`
+	Refusals      uint64                 `protobuf:"varint,7,opt,name=refusals,proto3" json:"refusals,omitempty"` // it does not hold the checkpoint
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Source) Reset() {
+	*x = Source{}
+	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Source) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Source) ProtoMessage() {}
+
+func (x *Source) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Source.ProtoReflect.Descriptor instead.
+func (*Source) Descriptor() ([]byte, []int) {
+	return file_internal_pb_adminpb_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Source) GetNode() uint32 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *Source) GetParts() uint64 {
+	if x != nil {
+		return x.Parts
+	}
+	return 0
+}
+
+func (x *Source) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Source) GetWrong() uint64 {
+	if x != nil {
+		return x.Wrong
+	}
+	return 0
+}
+
+func (x *Source) GetLate() uint64 {
+	if x != nil {
+		return x.Late
+	}
+	return 0
+}
+
+func (x *Source) GetUnasked() uint64 {
+	if x != nil {
+		return x.Unasked
+	}
+	return 0
+}
+
+func (x *Source) GetRefusals() uint64 {
+	if x != nil {
+		return x.Refusals
+	}
+	return 0
+}
+
 // DumpReply comes as data, any number of times, and one end. Data is the checkpoint stream: the session
 // table (end.table_bytes of it), then the application's state.
 type DumpReply struct {
@@ -576,7 +809,7 @@ type DumpReply struct {
 
 func (x *DumpReply) Reset() {
 	*x = DumpReply{}
-	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[4]
+	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +821,7 @@ func (x *DumpReply) String() string {
 func (*DumpReply) ProtoMessage() {}
 
 func (x *DumpReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[4]
+	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +834,7 @@ func (x *DumpReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DumpReply.ProtoReflect.Descriptor instead.
 func (*DumpReply) Descriptor() ([]byte, []int) {
-	return file_internal_pb_adminpb_admin_proto_rawDescGZIP(), []int{4}
+	return file_internal_pb_adminpb_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DumpReply) GetPart() isDumpReply_Part {
@@ -658,7 +891,7 @@ type DumpEnd struct {
 
 func (x *DumpEnd) Reset() {
 	*x = DumpEnd{}
-	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[5]
+	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +903,7 @@ func (x *DumpEnd) String() string {
 func (*DumpEnd) ProtoMessage() {}
 
 func (x *DumpEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[5]
+	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +916,7 @@ func (x *DumpEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DumpEnd.ProtoReflect.Descriptor instead.
 func (*DumpEnd) Descriptor() ([]byte, []int) {
-	return file_internal_pb_adminpb_admin_proto_rawDescGZIP(), []int{5}
+	return file_internal_pb_adminpb_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DumpEnd) GetSeq() uint64 {
@@ -729,7 +962,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[6]
+	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +974,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[6]
+	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +987,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_internal_pb_adminpb_admin_proto_rawDescGZIP(), []int{6}
+	return file_internal_pb_adminpb_admin_proto_rawDescGZIP(), []int{8}
 }
 
 type DrainReply struct {
@@ -765,7 +998,7 @@ type DrainReply struct {
 
 func (x *DrainReply) Reset() {
 	*x = DrainReply{}
-	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[7]
+	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +1010,7 @@ func (x *DrainReply) String() string {
 func (*DrainReply) ProtoMessage() {}
 
 func (x *DrainReply) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[7]
+	mi := &file_internal_pb_adminpb_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +1023,7 @@ func (x *DrainReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainReply.ProtoReflect.Descriptor instead.
 func (*DrainReply) Descriptor() ([]byte, []int) {
-	return file_internal_pb_adminpb_admin_proto_rawDescGZIP(), []int{7}
+	return file_internal_pb_adminpb_admin_proto_rawDescGZIP(), []int{9}
 }
 
 var File_internal_pb_adminpb_admin_proto protoreflect.FileDescriptor
@@ -798,7 +1031,7 @@ var File_internal_pb_adminpb_admin_proto protoreflect.FileDescriptor
 const file_internal_pb_adminpb_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x1finternal/pb/adminpb/admin.proto\x12\x0eatlas.admin.v1\"\x0f\n" +
-	"\rStatusRequest\"\xa9\n" +
+	"\rStatusRequest\"\xef\n" +
 	"\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
@@ -839,7 +1072,8 @@ const file_internal_pb_adminpb_admin_proto_rawDesc = "" +
 	"\n" +
 	"pool_bytes\x18  \x01(\x04R\tpoolBytes\x12\x1a\n" +
 	"\bsessions\x18! \x01(\x04R\bsessions\x12\x1a\n" +
-	"\btransfer\x18\" \x01(\tR\btransfer\x12<\n" +
+	"\btransfer\x18\" \x01(\tR\btransfer\x12D\n" +
+	"\x0estate_transfer\x18# \x01(\v2\x1d.atlas.admin.v1.StateTransferR\rstateTransfer\x12<\n" +
 	"\vconnections\x18( \x03(\v2\x1a.atlas.admin.v1.ConnectionR\vconnections\x12<\n" +
 	"\x05drops\x18) \x03(\v2&.atlas.admin.v1.StatusReply.DropsEntryR\x05drops\x12?\n" +
 	"\x06counts\x18* \x03(\v2'.atlas.admin.v1.StatusReply.CountsEntryR\x06counts\x12\x15\n" +
@@ -865,7 +1099,32 @@ const file_internal_pb_adminpb_admin_proto_rawDesc = "" +
 	"sent_bytes\x18\x06 \x01(\x04R\tsentBytes\x12%\n" +
 	"\x0ereceived_bytes\x18\a \x01(\x04R\rreceivedBytes\x12\x18\n" +
 	"\adropped\x18\b \x01(\x04R\adropped\"\r\n" +
-	"\vDumpRequest\"V\n" +
+	"\vDumpRequest\"\xf7\x02\n" +
+	"\rStateTransfer\x12\x16\n" +
+	"\x06active\x18\x01 \x01(\bR\x06active\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x14\n" +
+	"\x05parts\x18\x03 \x01(\x04R\x05parts\x12\x1f\n" +
+	"\vparts_total\x18\x04 \x01(\x04R\n" +
+	"partsTotal\x12\x1f\n" +
+	"\vbytes_moved\x18\x05 \x01(\x04R\n" +
+	"bytesMoved\x12\x1f\n" +
+	"\vbytes_saved\x18\x06 \x01(\x04R\n" +
+	"bytesSaved\x12#\n" +
+	"\rbytes_resumed\x18\a \x01(\x04R\fbytesResumed\x12\x1c\n" +
+	"\tinstalled\x18\b \x01(\x04R\tinstalled\x12\x18\n" +
+	"\achanged\x18\t \x01(\x04R\achanged\x12\x1a\n" +
+	"\badopting\x18\n" +
+	" \x01(\bR\badopting\x12\x18\n" +
+	"\afailure\x18\v \x01(\tR\afailure\x120\n" +
+	"\asources\x18\f \x03(\v2\x16.atlas.admin.v1.SourceR\asources\"\xa8\x01\n" +
+	"\x06Source\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\rR\x04node\x12\x14\n" +
+	"\x05parts\x18\x02 \x01(\x04R\x05parts\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x14\n" +
+	"\x05wrong\x18\x04 \x01(\x04R\x05wrong\x12\x12\n" +
+	"\x04late\x18\x05 \x01(\x04R\x04late\x12\x18\n" +
+	"\aunasked\x18\x06 \x01(\x04R\aunasked\x12\x1a\n" +
+	"\brefusals\x18\a \x01(\x04R\brefusals\"V\n" +
 	"\tDumpReply\x12\x14\n" +
 	"\x04data\x18\x01 \x01(\fH\x00R\x04data\x12+\n" +
 	"\x03end\x18\x02 \x01(\v2\x17.atlas.admin.v1.DumpEndH\x00R\x03endB\x06\n" +
@@ -897,35 +1156,39 @@ func file_internal_pb_adminpb_admin_proto_rawDescGZIP() []byte {
 	return file_internal_pb_adminpb_admin_proto_rawDescData
 }
 
-var file_internal_pb_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_internal_pb_adminpb_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_internal_pb_adminpb_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil), // 0: atlas.admin.v1.StatusRequest
 	(*StatusReply)(nil),   // 1: atlas.admin.v1.StatusReply
 	(*Connection)(nil),    // 2: atlas.admin.v1.Connection
 	(*DumpRequest)(nil),   // 3: atlas.admin.v1.DumpRequest
-	(*DumpReply)(nil),     // 4: atlas.admin.v1.DumpReply
-	(*DumpEnd)(nil),       // 5: atlas.admin.v1.DumpEnd
-	(*DrainRequest)(nil),  // 6: atlas.admin.v1.DrainRequest
-	(*DrainReply)(nil),    // 7: atlas.admin.v1.DrainReply
-	nil,                   // 8: atlas.admin.v1.StatusReply.DropsEntry
-	nil,                   // 9: atlas.admin.v1.StatusReply.CountsEntry
+	(*StateTransfer)(nil), // 4: atlas.admin.v1.StateTransfer
+	(*Source)(nil),        // 5: atlas.admin.v1.Source
+	(*DumpReply)(nil),     // 6: atlas.admin.v1.DumpReply
+	(*DumpEnd)(nil),       // 7: atlas.admin.v1.DumpEnd
+	(*DrainRequest)(nil),  // 8: atlas.admin.v1.DrainRequest
+	(*DrainReply)(nil),    // 9: atlas.admin.v1.DrainReply
+	nil,                   // 10: atlas.admin.v1.StatusReply.DropsEntry
+	nil,                   // 11: atlas.admin.v1.StatusReply.CountsEntry
 }
 var file_internal_pb_adminpb_admin_proto_depIdxs = []int32{
-	2, // 0: atlas.admin.v1.StatusReply.connections:type_name -> atlas.admin.v1.Connection
-	8, // 1: atlas.admin.v1.StatusReply.drops:type_name -> atlas.admin.v1.StatusReply.DropsEntry
-	9, // 2: atlas.admin.v1.StatusReply.counts:type_name -> atlas.admin.v1.StatusReply.CountsEntry
-	5, // 3: atlas.admin.v1.DumpReply.end:type_name -> atlas.admin.v1.DumpEnd
-	0, // 4: atlas.admin.v1.Admin.Status:input_type -> atlas.admin.v1.StatusRequest
-	3, // 5: atlas.admin.v1.Admin.Dump:input_type -> atlas.admin.v1.DumpRequest
-	6, // 6: atlas.admin.v1.Admin.Drain:input_type -> atlas.admin.v1.DrainRequest
-	1, // 7: atlas.admin.v1.Admin.Status:output_type -> atlas.admin.v1.StatusReply
-	4, // 8: atlas.admin.v1.Admin.Dump:output_type -> atlas.admin.v1.DumpReply
-	7, // 9: atlas.admin.v1.Admin.Drain:output_type -> atlas.admin.v1.DrainReply
-	7, // [7:10] is the sub-list for method output_type
-	4, // [4:7] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	4,  // 0: atlas.admin.v1.StatusReply.state_transfer:type_name -> atlas.admin.v1.StateTransfer
+	2,  // 1: atlas.admin.v1.StatusReply.connections:type_name -> atlas.admin.v1.Connection
+	10, // 2: atlas.admin.v1.StatusReply.drops:type_name -> atlas.admin.v1.StatusReply.DropsEntry
+	11, // 3: atlas.admin.v1.StatusReply.counts:type_name -> atlas.admin.v1.StatusReply.CountsEntry
+	5,  // 4: atlas.admin.v1.StateTransfer.sources:type_name -> atlas.admin.v1.Source
+	7,  // 5: atlas.admin.v1.DumpReply.end:type_name -> atlas.admin.v1.DumpEnd
+	0,  // 6: atlas.admin.v1.Admin.Status:input_type -> atlas.admin.v1.StatusRequest
+	3,  // 7: atlas.admin.v1.Admin.Dump:input_type -> atlas.admin.v1.DumpRequest
+	8,  // 8: atlas.admin.v1.Admin.Drain:input_type -> atlas.admin.v1.DrainRequest
+	1,  // 9: atlas.admin.v1.Admin.Status:output_type -> atlas.admin.v1.StatusReply
+	6,  // 10: atlas.admin.v1.Admin.Dump:output_type -> atlas.admin.v1.DumpReply
+	9,  // 11: atlas.admin.v1.Admin.Drain:output_type -> atlas.admin.v1.DrainReply
+	9,  // [9:12] is the sub-list for method output_type
+	6,  // [6:9] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_internal_pb_adminpb_admin_proto_init() }
@@ -933,7 +1196,7 @@ func file_internal_pb_adminpb_admin_proto_init() {
 	if File_internal_pb_adminpb_admin_proto != nil {
 		return
 	}
-	file_internal_pb_adminpb_admin_proto_msgTypes[4].OneofWrappers = []any{
+	file_internal_pb_adminpb_admin_proto_msgTypes[6].OneofWrappers = []any{
 		(*DumpReply_Data)(nil),
 		(*DumpReply_End)(nil),
 	}
@@ -943,7 +1206,7 @@ func file_internal_pb_adminpb_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_pb_adminpb_admin_proto_rawDesc), len(file_internal_pb_adminpb_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
