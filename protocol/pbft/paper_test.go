@@ -633,3 +633,57 @@ func TestANewEpochStartsAboveTheLastDecision(t *testing.T) {
 	first := b.signed(Header{Epoch: 2, Seq: 2, Parent: p.Header.Digest, Time: p.Header.Time})
 	wantVotes(t, b.receive(1, first), kindPrepare, 1, "the first of the new epoch")
 }
+
+// A checkpoint that is taken over ends no promise: lock, votes and timeouts bind as before, also after a
+// restart from it.
+func TestACheckpointTakenOverEndsNoPromise(t *testing.T) {
+	b := newBench(t, 4, 4)
+	var chain []*Header
+	var parent *Header
+	for range 42 {
+		parent = b.proposal(0, parent).Header
+		chain = append(chain, parent)
+	}
+	b.receive(1, &Proposal{Header: chain[0], Signature: b.signed(Header{Epoch: 1, Seq: 1, Time: chain[0].Time}).Signature})
+	for _, id := range []smr.NodeID{1, 3} {
+		b.receive(id, b.vote(id, auth.KindPrepare, chain[0]))
+	}
+	if before := b.r.Status(); before.Locked.Seq != 1 || before.Voted.Seq != 1 {
+		t.Fatalf("%+v", before)
+	}
+	b.receive(3, b.timeout(3, 0, nil))
+	b.receive(1, b.timeout(1, 0, nil))
+	if b.r.own == nil {
+		t.Fatal("no own timeout")
+	}
+	before := b.r.Status()
+	d := protocol.Decision{HeaderInfo: protocol.HeaderInfo{Epoch: 1, Seq: 40, Digest: chain[39].Digest, Time: chain[39].Time}}
+	b.do(func(out *protocol.Effects) { b.r.Install(b.now, 40, protocol.Proof{Decision: d}, out) })
+	check := func(when string) {
+		t.Helper()
+		st := b.r.Status()
+		if st.Decided != 40 || st.Chain != chain[39].Digest || st.Locked != before.Locked || st.Voted != before.Voted {
+			t.Fatalf("%s: %+v, before %+v", when, st, before)
+		}
+		wantVotes(t, b.receive(1, b.proposal(0, chain[39])), kindPrepare, 0, when+": a proposal of the view that was timed out of")
+		wantVotes(t, b.receive(1, b.cert(auth.KindPrepare, chain[40])), kindCommit, 0, when+": a certificate of that view")
+		if m, err := b.codec.OpenLock(b.r.Lock()); err != nil || m != before.Locked {
+			t.Fatalf("%s: lock %v %v", when, m, err)
+		}
+	}
+	check("taken over")
+	p := protocol.Params{
+		Self: b.self, Membership: b.m, Verifier: auth.NewVerifier(b.m, b.scheme), Signer: b.scheme.Signer(uint64(b.self)),
+		Pipeline: 4, Window: 16, BaseTimeout: time.Second, MaxTimeout: 8 * time.Second, MaxClockDrift: 100 * time.Millisecond,
+	}
+	rec := recovered(b.log)
+	rec.Base, rec.Decisions, rec.Proposals = d.HeaderInfo, nil, nil // storage hands out what lies above the base
+	b.r = New(p).(*Replica)
+	b.do(func(out *protocol.Effects) { b.r.Start(b.now, rec, out) })
+	b.do(func(out *protocol.Effects) { b.r.Enable(b.now, out) })
+	check("restarted")
+	out := b.receive(1, b.cert(auth.KindCommit, chain[40]))
+	if b.r.Status().Certified != 41 {
+		t.Fatalf("what follows the checkpoint is not learned: %+v", out)
+	}
+}
