@@ -196,6 +196,13 @@ func openCheckpoint(name string, from io.ReaderAt, size int64, close func() erro
 	if size < int64(len(checkpointMagic))+checkpointFooter {
 		return bad("too short")
 	}
+	head := make([]byte, len(checkpointMagic))
+	if err := readAt(from, head, 0); err != nil {
+		return nil, err
+	}
+	if string(head) != checkpointMagic {
+		return bad("damaged start")
+	}
 	foot := make([]byte, checkpointFooter)
 	if err := readAt(from, foot, size-checkpointFooter); err != nil {
 		return nil, err

@@ -258,6 +258,35 @@ func TestRotInAPackIsFoundAndRepairedByTheNextCheckpoint(t *testing.T) {
 	}
 }
 
+// A flipped bit anywhere in the newest descriptor is reported and leaves the checkpoint before.
+func TestADamagedDescriptorFallsBackToTheCheckpointBefore(t *testing.T) {
+	history := histories(12, 2)
+	for at := 0; ; at++ {
+		fs := vfs.NewMem()
+		c := openFiles(t, fs, 1<<20)
+		for seq := smr.SeqNo(1); seq <= 2; seq++ {
+			_, err := writeDivided(c, seq, history[seq])
+			must(t, err)
+		}
+		must(t, c.parts.close())
+		if !flip(t, fs, c.path(2), at) {
+			break
+		}
+		c = openFiles(t, fs, 1<<20)
+		var damage error
+		r, err := c.latest(func(err error) { damage = err })
+		must(t, err)
+		if r == nil || r.Seq != 1 || !errors.Is(damage, ErrCorrupt) {
+			t.Fatalf("byte %d: %v was found, %v reported", at, r, damage)
+		}
+		must(t, r.Close())
+		if got := readDivided(t, c, history); got != 1 {
+			t.Fatalf("byte %d: checkpoint %d", at, got)
+		}
+		must(t, c.parts.close())
+	}
+}
+
 // flip flips a bit of the byte at the given offset; false if the file ends before it.
 func flip(t testing.TB, fs vfs.FS, path string, at int) bool {
 	t.Helper()
