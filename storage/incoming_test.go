@@ -223,3 +223,37 @@ func TestReceiverAndServerMoveACheckpointFromDiskToDisk(t *testing.T) {
 		}
 	})
 }
+
+// opened counts how often checkpoints are opened.
+type opened struct {
+	Disk
+	n int
+}
+
+func (o *opened) OpenCheckpoint(seq smr.SeqNo) (*CheckpointReader, error) {
+	o.n++
+	return o.Disk.OpenCheckpoint(seq)
+}
+
+func TestAskingForRootsThatAreNoneOpensNothing(t *testing.T) {
+	m := NewMemory(Strict)
+	want := checkpoint(t, m, 20, 2*partBytes)
+	d := &opened{Disk: m}
+	server := NewServer(d)
+	defer server.Close()
+	for i := range 100 {
+		payload, err := server.Answer(transfer.StateRequest{Seq: 20, Root: smr.Digest{byte(i)}, What: transfer.WhatPart})
+		must(t, err)
+		if r, err := transfer.DecodeStateReply(payload); err != nil || r.What != transfer.WhatGone {
+			t.Fatalf("%+v %v", r, err)
+		}
+	}
+	if d.n > 1 {
+		t.Fatalf("opened %d times", d.n)
+	}
+	payload, err := server.Answer(transfer.StateRequest{Seq: 20, Root: want.Root, What: transfer.WhatPart})
+	must(t, err)
+	if r, err := transfer.DecodeStateReply(payload); err != nil || r.What != transfer.WhatPart {
+		t.Fatalf("%+v %v", r, err)
+	}
+}

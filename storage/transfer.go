@@ -75,8 +75,17 @@ func (r *Receiver) Close() error {
 // newer ones replace it; an older one that is asked for again has gone.
 type Server struct {
 	disk Disk
-	open [2]*served // the newest in front: two receivers may want two
-	buf  []byte
+	open [2]*served // two receivers may want two
+	// roots of checkpoints that were opened, so that who asks for another root there costs nothing.
+	roots [4]position
+	next  int // in roots
+	buf   []byte
+}
+
+// position is a checkpoint's place and root.
+type position struct {
+	seq  smr.SeqNo
+	root smr.Digest
 }
 
 // served is a checkpoint that is open.
@@ -113,10 +122,17 @@ func (s *Server) find(seq smr.SeqNo, root smr.Digest) (*served, error) {
 			return c, nil
 		}
 	}
+	for _, p := range s.roots {
+		if p.seq == seq && p.root != root {
+			return nil, nil
+		}
+	}
 	r, err := s.disk.OpenCheckpoint(seq)
 	if err != nil || r == nil {
 		return nil, err
 	}
+	s.roots[s.next%len(s.roots)] = position{seq, r.Root}
+	s.next++
 	if r.Root != root {
 		return nil, r.Close()
 	}

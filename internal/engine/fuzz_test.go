@@ -123,6 +123,7 @@ func TestRefusedFramesAllocateLittle(t *testing.T) {
 		"relayed bundles":        {Class: wire.ClassForwardedProtocol, Payload: within(2, many(3, n))},
 		"forwarded bundles":      {Class: wire.ClassForwardedRequests, Kind: wire.KindOnly, Payload: many(1, n)},
 		"fetched ids":            {Class: wire.ClassFetch, Kind: wire.KindOnly, Payload: many(1, 100<<10)},
+		"pages of a checkpoint":  {Class: wire.ClassStateTransfer, Kind: wire.KindAnswer, Payload: many(7, n)},
 		"log entries":            {Class: wire.ClassLogTransfer, Kind: wire.KindAnswer, Payload: many(3, n)},
 		"links":                  {Class: wire.ClassLogTransfer, Kind: wire.KindAnswer, Payload: many(4, n)},
 		"bundles of one entry":   {Class: wire.ClassLogTransfer, Kind: wire.KindAnswer, Payload: within(3, many(2, n))},
