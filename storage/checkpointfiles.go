@@ -36,6 +36,8 @@ type checkpointFiles struct {
 	divided map[smr.SeqNo][]transfer.Part
 	// staged are parts in packs that belong to no checkpoint yet and stay.
 	staged map[smr.Digest]bool
+	// staging are those of them that the checkpoint being received, or received last, names.
+	staging map[smr.Digest]bool
 }
 
 func openCheckpointFiles(fs vfs.FS, dir string) (*checkpointFiles, error) {

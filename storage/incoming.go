@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -151,15 +150,9 @@ func (in *incoming) Put(i uint64, data []byte) error {
 
 // Adopt implements Incoming.
 func (in *incoming) Adopt() (*Descriptor, error) {
-	d := &Descriptor{Meta: in.meta, Root: in.root, Parts: in.parts}
-	if i := slices.Index(in.held, false); i >= 0 {
-		return nil, fmt.Errorf("part %d is lacking", i)
-	}
-	if err := transfer.CheckShape(in.meta, in.parts); err != nil {
+	d, err := complete(in.meta, in.root, in.parts, in.held)
+	if err != nil {
 		return nil, err
-	}
-	if transfer.Root(in.meta, in.parts) != in.root {
-		return nil, errors.New("the staged parts do not make the root that is wanted")
 	}
 	if _, err := in.to.WriteAt(appendTail(nil, d), in.end); err != nil {
 		return nil, explain("write", "incoming checkpoint", err)
@@ -259,6 +252,9 @@ func (f stagingFile) WriteAt(p []byte, at int64) (int, error) {
 
 // BeginIncoming implements [Disk].
 func (s *Store) BeginIncoming(meta transfer.Meta, root smr.Digest) (Incoming, error) {
+	if meta.Kind == transfer.StateDivisible {
+		return s.ckpt.beginParts(meta, root)
+	}
 	return s.ckpt.beginIncoming(meta, root)
 }
 

@@ -257,3 +257,72 @@ func TestAskingForRootsThatAreNoneOpensNothing(t *testing.T) {
 		t.Fatalf("%+v %v", r, err)
 	}
 }
+
+// divided describes divisible state whose parts have the given versions.
+func divided(seq smr.SeqNo, versions []int) (transfer.Meta, []transfer.Part, [][]byte) {
+	m := transfer.Meta{Seq: seq, Kind: transfer.StateDivisible, Parts: uint64(len(versions))}
+	var parts []transfer.Part
+	var data [][]byte
+	for id, v := range versions {
+		b := partContent(id, v)
+		parts = append(parts, transfer.Part{Section: transfer.SectionApplication, ID: smr.PartID(id), Bytes: uint32(len(b)), Digest: sha256.Sum256(b)})
+		data = append(data, b)
+		m.Bytes += uint64(len(b))
+	}
+	return m, parts, data
+}
+
+// One part of a thousand changed: one part moves and one is written. Interrupted transfers go on, also
+// when the target changes and a checkpoint is made in between.
+func TestPartsOfDivisibleStateAreReceivedOnce(t *testing.T) {
+	s, err := Open(filledDir(t, 3), testID, Options{})
+	must(t, err)
+	defer func() { must(t, s.Close()) }()
+	versions := make([]int, 1000)
+	m, parts, data := divided(20, versions)
+	count := func(held []transfer.Holding) (n [3]int) {
+		for _, h := range held {
+			n[h]++
+		}
+		return n
+	}
+	in, held := begin(t, s, m, parts)
+	if n := count(held); n[transfer.Lacking] != 1000 {
+		t.Fatalf("%v", n)
+	}
+	for i := range 400 {
+		must(t, in.Put(uint64(i), data[i]))
+	}
+	must(t, in.Close())
+	checkpoint(t, s, 15, 10) // collects what nobody needs
+	versions[700] = 1
+	m, parts, data = divided(30, versions)
+	in, held = begin(t, s, m, parts)
+	if n := count(held); n[transfer.Left] != 400 {
+		t.Fatalf("%v", n)
+	}
+	for i := 400; i < 1000; i++ {
+		if _, err := in.Adopt(); err == nil {
+			t.Fatal("adopted with parts lacking")
+		}
+		must(t, in.Put(uint64(i), data[i]))
+	}
+	_, err = in.Adopt()
+	must(t, err)
+	versions[3] = 1
+	m, parts, data = divided(40, versions)
+	in, held = begin(t, s, m, parts)
+	if n := count(held); n[transfer.Found] != 999 || held[3] != transfer.Lacking {
+		t.Fatalf("%v", n)
+	}
+	must(t, in.Put(3, data[3]))
+	d, err := in.Adopt()
+	must(t, err)
+	r, err := s.LatestCheckpoint()
+	must(t, err)
+	if r.Root != d.Root || r.Seq != 40 || r.pinned == nil {
+		t.Fatalf("%+v", r.Meta)
+	}
+	must(t, r.verify())
+	must(t, r.Close())
+}
