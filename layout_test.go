@@ -22,7 +22,7 @@ const module = "github.com/atlas-smr/smr"
 // ranks lists packages from the lowest rank up; a package imports lower ranks only. "x/*" is
 // whatever lies below x.
 var ranks = [][]string{
-	{".", "internal/invariant", "internal/pb/*"}, {"state"}, {"kv"}, {"internal/history", "quorum"}, {"auth"}, {"wire"}, {"internal/metrics"}, {"protocol"}, {"protocol/*"},
+	{".", "internal/invariant", "internal/mutant", "internal/pb/*"}, {"state"}, {"kv"}, {"internal/history", "quorum"}, {"auth"}, {"wire"}, {"internal/metrics"}, {"protocol"}, {"protocol/*"},
 	{"internal/engine", "internal/requests", "internal/execution", "storage", "network"}, {"client"}, {"replica", "replica/*"}, {"internal/localcluster", "sim", "sim/*"},
 	{"smrtest", "network/networktest"}, {"cmd/*", "examples/*"},
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/internal/invariant"
+	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/internal/pb/wirepb"
 	"github.com/atlas-smr/smr/wire"
 )
@@ -47,6 +48,9 @@ func (c *Core) Query(now time.Time, call *Call, op []byte, level Level, out *Out
 	}
 	c.lastQuery++
 	q := &query{id: c.lastQuery, need: c.m.Quorum()}
+	if mutant.On(mutant.WeakReads) {
+		q.need = c.m.Weak()
+	}
 	if level.weak {
 		q.need, q.weak, q.atLeast = c.trust, true, level.seq
 		if level.lag {
@@ -77,6 +81,9 @@ func (c *Core) unorderedReply(_ time.Time, voter int, payload []byte, out *Outpu
 		return errReply
 	}
 	call := c.queries[r.Id]
+	if mutant.On(mutant.StaleReply) {
+		call = c.queries[c.lastQuery]
+	}
 	if call == nil {
 		c.stats.DropsLate++
 		return nil
@@ -89,7 +96,7 @@ func (c *Core) unorderedReply(_ time.Time, voter int, payload []byte, out *Outpu
 	val := valueOf(uint8(code), nil, 0)
 	if code == wire.QueryOK {
 		version := smr.SeqNo(r.Version)
-		if q.weak {
+		if q.weak || mutant.On(mutant.VersionIgnored) {
 			version = 0 // one correct replica's word is enough: when it was written does not matter
 		}
 		val = valueOf(uint8(code), r.Data, version)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/mutant"
 )
 
 // value stands for what a replica answered: equal values, equal answers. Data of at most 32 bytes
@@ -37,7 +38,7 @@ type vote struct {
 // record replaces voter's vote, or appends it, and returns the votes: at most one a voter.
 func record(votes []vote, v vote) []vote {
 	for i := range votes {
-		if votes[i].voter == v.voter {
+		if votes[i].voter == v.voter && !mutant.On(mutant.VoterCountedTwice) {
 			votes[i] = v
 			return votes
 		}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/quorum"
 	"github.com/atlas-smr/smr/wire"
 )
@@ -76,6 +77,9 @@ func (c *Core) resend(now time.Time, f *flight, out *Output) {
 		c.turned = now
 	}
 	c.spray = sprayBundles
+	if mutant.On(mutant.NoRetry) {
+		return
+	}
 	c.sendAll(f, out)
 }
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/mutant"
 )
 
 // Model is what faulty replicas may do.
@@ -176,7 +177,12 @@ func (m *Membership) N() int { return len(m.voters) }
 func (m *Membership) F() int { return m.f }
 
 // Quorum returns the number of distinct voters that make a quorum.
-func (m *Membership) Quorum() int { return m.model.Size(len(m.voters), m.f) }
+func (m *Membership) Quorum() int {
+	if mutant.On(mutant.WeakQuorum) {
+		return m.Weak()
+	}
+	return m.model.Size(len(m.voters), m.f)
+}
 
 // Weak returns f+1: among so many distinct voters one is correct.
 func (m *Membership) Weak() int { return m.f + 1 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/internal/invariant"
+	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/protocol"
 	"github.com/atlas-smr/smr/wire"
 )
@@ -157,10 +158,14 @@ func recoverLog(v view, base protocol.HeaderInfo) (Recovered, error) {
 	if err != nil {
 		return rec, err
 	}
-	if err := recoverProposals(v, base.Seq, &rec); err != nil {
+	above := base.Seq
+	if mutant.On(mutant.LogOffByOne) {
+		above++
+	}
+	if err := recoverProposals(v, above, &rec); err != nil {
 		return rec, err
 	}
-	if err := recoverDecisions(v, base.Seq, &rec); err != nil {
+	if err := recoverDecisions(v, above, &rec); err != nil {
 		return rec, err
 	}
 	floor, err := readFloor(v)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/internal/invariant"
+	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/protocol"
 	"github.com/atlas-smr/smr/wire"
 )
@@ -184,7 +185,7 @@ type gated struct {
 }
 
 func (e *Engine) sendDurable(o protocol.Outbound, out *Output) {
-	if e.gate.durable >= e.gate.written {
+	if e.gate.durable >= e.gate.written || mutant.On(mutant.VoteBeforeDurable) || mutant.On(mutant.OwnVoteBeforeDurable) && o.To == e.self {
 		e.send(o, out)
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
 	"github.com/atlas-smr/smr/internal/invariant"
+	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/protocol"
 	"github.com/atlas-smr/smr/protocol/transfer"
 )
@@ -334,6 +335,9 @@ func (e *Engine) rest(now time.Time, out *Output) {
 	out.Stopped = append(out.Stopped, e.store.stopped...)
 	e.store.stopped = e.store.stopped[:0]
 	gate, known := e.view.Gate()
+	if mutant.On(mutant.ReadGateOpen) {
+		gate, known = 0, true
+	}
 	out.ReadGate, out.ReadClosed = gate, !known || e.deliver.decided < gate
 	if e.failed != nil {
 		e.fail(out, e.failed)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/protocol"
 )
 
@@ -146,7 +147,7 @@ func (e *Engine) suspect(now time.Time, st protocol.Status, out *Output) {
 	switch {
 	case len(late) > 0:
 		reason = "censorship"
-	case e.store.pooled > 0 && e.stalled(now, st):
+	case e.store.pooled > 0 && e.stalled(now, st) && !(mutant.On(mutant.TimerEndsEarly) && st.Tip > st.Decided):
 		reason = "stall"
 	case w.slow.judge(now, e.cfg.SlowFraction, st.Timeout, e.store.freeSize, e.cfg.Limits.BatchBytes):
 		reason = "slow"

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/protocol"
 )
 
@@ -145,7 +146,7 @@ func (c *Core) admit(r *run) {
 	r.low = s.low
 	for i := range b.Ops {
 		op := b.First + smr.OpNumber(i)
-		if s.seen(op) || op-s.low >= smr.SessionWindow {
+		if s.seen(op) && !mutant.On(mutant.SeenUnchecked) || op-s.low >= smr.SessionWindow {
 			r.passed++
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/mutant"
 )
 
 const windowWords = smr.SessionWindow / 64
@@ -47,7 +48,7 @@ func (w *window) advance(acked smr.OpNumber) {
 	if acked <= w.low {
 		return
 	}
-	if acked-w.low >= smr.SessionWindow {
+	if acked-w.low >= smr.SessionWindow || mutant.On(mutant.DoneForgotten) {
 		w.bits = [windowWords]uint64{}
 	} else {
 		for op := w.low; op < acked; op++ {

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/mutant"
 )
 
 // The session table's canonical encoding, all integers big endian:
@@ -39,6 +40,9 @@ func (t *table) freeze() frozenTable {
 	}
 	for _, s := range t.sessions { // order-free: append sorts
 		f.sessions = append(f.sessions, s)
+	}
+	if mutant.On(mutant.SessionsNotSaved) {
+		f.sessions = nil
 	}
 	return f
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/internal/invariant"
+	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/protocol"
 )
 
@@ -89,7 +90,7 @@ func (r *Replica) release(b *block) {
 		if x.named--; x.named == 0 {
 			delete(r.bundle, ref.ID)
 		}
-		if !b.decided {
+		if !b.decided && !mutant.On(mutant.ReleaseDropped) {
 			r.out.Release = append(r.out.Release, ref.ID)
 		}
 	}

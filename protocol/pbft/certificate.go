@@ -3,6 +3,7 @@ package pbft
 import (
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
+	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/protocol"
 )
 
@@ -31,7 +32,7 @@ func (r *Replica) onCertificate(c *Certificate) {
 // certified takes a certificate of this or an earlier view.
 func (r *Replica) certified(c *auth.Certificate) {
 	r.sawCertificate(c)
-	commit := c.Statement().Kind == auth.KindCommit
+	commit := c.Statement().Kind == auth.KindCommit || mutant.On(mutant.PrepareDecides)
 	if c.View() < r.view || c.Seq() <= r.decided.seq {
 		if commit {
 			r.commitKnown(c)
@@ -75,7 +76,7 @@ func (r *Replica) headerKnown(b *block) {
 // move makes a certified proposal of this view the tip, unless it lies below the own vote. Its
 // header is fetched if unknown.
 func (r *Replica) move(c *auth.Certificate) {
-	if c.View() != r.view || r.timedOut || c.Seq() < r.votedHere() {
+	if c.View() != r.view || r.timedOut || c.Seq() < r.votedHere() && !mutant.On(mutant.VotesFall) {
 		return
 	}
 	if r.bound && (c.Seq() < r.tip.seq || c.Digest() == r.tip.digest) {
@@ -96,12 +97,12 @@ func (r *Replica) move(c *auth.Certificate) {
 
 // commitVote commits a prepared proposal of this view: the lock is durable first.
 func (r *Replica) commitVote(s *slot, b *block) {
-	if s.voted || !r.voting || r.timedOut || b.h.View != r.view {
+	if s.voted || !r.voting || r.timedOut && !mutant.On(mutant.CommitAfterTimeout) || b.h.View != r.view {
 		return
 	}
 	s.voted = true
 	c := &Certificate{Core: b.h, Cert: s.prepared}
-	if nameLock(r.lock).below(nameLock(c)) {
+	if nameLock(r.lock).below(nameLock(c)) && !mutant.On(mutant.LockNotRaised) {
 		r.lock = c
 		r.persist(protocol.Record{
 			Kind: protocol.RecordState, Name: stateLock, View: b.h.View, Seq: b.h.Seq, Digest: b.h.Digest, Data: appendMessage(nil, c),

@@ -2,6 +2,7 @@ package pbft
 
 import (
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/protocol"
 )
 
@@ -26,7 +27,7 @@ func (r *Replica) keepEarly(i int, m interface {
 	view() smr.View
 }) {
 	b := &r.early[i]
-	if b.bytes+m.Size() > maxEarlyBytes {
+	if b.bytes+m.Size() > maxEarlyBytes && !mutant.On(mutant.EarlyUnbounded) {
 		r.drop(r.m.Voter(i).ID, "early-full")
 		return
 	}

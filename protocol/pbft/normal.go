@@ -6,6 +6,7 @@ import (
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
 	"github.com/atlas-smr/smr/internal/invariant"
+	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/protocol"
 )
 
@@ -261,7 +262,7 @@ func (r *Replica) acceptNext() bool {
 		if b = r.ahead[r.tip.seq+1]; b == nil {
 			return false
 		}
-		if b.h.Parent != r.tip.digest || head != nil && head.View == r.view && head.closesTerm() {
+		if b.h.Parent != r.tip.digest && !mutant.On(mutant.ParentUnchecked) || head != nil && head.View == r.view && head.closesTerm() {
 			r.note(protocol.EventEvidence, r.primary(), r.view, b.h.Seq, "does not extend the tip")
 			r.forget(b)
 			return false

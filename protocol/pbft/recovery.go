@@ -6,6 +6,7 @@ import (
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
 	"github.com/atlas-smr/smr/internal/invariant"
+	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/protocol"
 	"github.com/atlas-smr/smr/quorum"
 )
@@ -48,7 +49,7 @@ func (r *Replica) Start(now time.Time, rec protocol.Recovered, out *protocol.Eff
 	r.redecide(rec.Decisions)
 	r.recoverTip(rec.Base)
 	r.recoverVoted()
-	if ledAny && ledView == r.view {
+	if ledAny && ledView == r.view && !mutant.On(mutant.LeadsAgain) {
 		r.mayLead = false
 	}
 	for _, s := range sorted(r.bySeq) {
@@ -82,6 +83,12 @@ func (r *Replica) recoverVoted() {
 // read back is a broken invariant.
 func (r *Replica) restore(s protocol.Record) {
 	r.view = max(r.view, s.View)
+	switch {
+	case mutant.On(mutant.VoteForgotten) && s.Name == stateVoted,
+		mutant.On(mutant.TimeoutForgotten) && s.Name == stateTimeout,
+		mutant.On(mutant.LockForgotten) && s.Name == stateLock:
+		return
+	}
 	switch s.Name {
 	case stateView:
 		if len(s.Data) == 0 {

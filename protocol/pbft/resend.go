@@ -5,6 +5,7 @@ import (
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
+	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/protocol"
 )
 
@@ -49,7 +50,7 @@ func (r *Replica) Connected(now time.Time, peer smr.NodeID, out *protocol.Effect
 // resend sends the own undecided votes, the lock's certificate, the timeout or complaint, and as
 // primary the undecided proposals. Votes pass the gate again: it knows what is durable.
 func (r *Replica) resend(to smr.NodeID) {
-	if !r.voting {
+	if !r.voting || mutant.On(mutant.NothingResent) {
 		return
 	}
 	if r.own != nil && r.own.view() >= r.view {

@@ -8,7 +8,9 @@ import (
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
+	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/protocol"
+	"github.com/atlas-smr/smr/quorum"
 )
 
 // TimeoutCertificate is a quorum of timeouts of one view, with the highest lock that they name. It
@@ -61,21 +63,29 @@ func (a lockName) bind() smr.Digest {
 	return sha256.Sum256(append(b, a.digest[:]...))
 }
 
+// timeoutQuorum returns how many timeouts open a view.
+func timeoutQuorum(m *quorum.Membership) int {
+	if mutant.On(mutant.TimeoutsOneShort) {
+		return m.Quorum() - 1
+	}
+	return m.Quorum()
+}
+
 // errTimeoutCertificate refuses a set of timeouts that opens no view.
 var errTimeoutCertificate = errors.New("not a quorum of timeouts of one view with the highest lock they name")
 
 // newTimeoutCertificate makes the certificate of view from verified timeouts; timeouts[i] is voter
 // i's or nil. Exactly the first quorum of voters is kept.
 func newTimeoutCertificate(v *auth.Verifier, view smr.View, timeouts []*Timeout) (*TimeoutCertificate, error) {
-	need := v.Membership().Quorum()
+	need := timeoutQuorum(v.Membership())
 	tc := &TimeoutCertificate{view: view}
 	for i, t := range timeouts {
-		if t == nil || t.view() != view || len(tc.shares) == need {
+		if t == nil || t.view() != view && !(mutant.On(mutant.TimeoutsMixed) && t.view() > view) || len(tc.shares) == need {
 			continue
 		}
 		name := nameLock(t.Lock)
 		tc.shares = append(tc.shares, timeoutShare{voter: i, lock: name, sig: t.Vote.Signature()})
-		if nameLock(tc.lock).below(name) {
+		if nameLock(tc.lock).below(name) != mutant.On(mutant.LowestLock) || len(tc.shares) == 1 {
 			tc.lock = t.Lock
 		}
 	}
@@ -88,7 +98,7 @@ func newTimeoutCertificate(v *auth.Verifier, view smr.View, timeouts []*Timeout)
 // open verifies a certificate that came from outside: lock is verified already.
 func (tc *TimeoutCertificate) open(v *auth.Verifier) error {
 	m := v.Membership()
-	if len(tc.shares) != m.Quorum() {
+	if len(tc.shares) != timeoutQuorum(m) {
 		return errTimeoutCertificate
 	}
 	var highest lockName
@@ -101,7 +111,7 @@ func (tc *TimeoutCertificate) open(v *auth.Verifier) error {
 		}
 	}
 	named := slices.ContainsFunc(tc.shares, func(s timeoutShare) bool { return s.lock == nameLock(tc.lock) })
-	if nameLock(tc.lock).below(highest) || !named {
+	if nameLock(tc.lock).below(highest) && !mutant.On(mutant.LowestLock) || !named {
 		return errTimeoutCertificate
 	}
 	for _, s := range tc.shares {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/atlas-smr/smr"
+	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/protocol"
 )
 
@@ -44,6 +45,9 @@ func (t *timerState) entered(now time.Time) {
 
 // working reports whether something known waits to be decided.
 func (r *Replica) working() bool {
+	if mutant.On(mutant.TimerEndsEarly) && r.bound && r.tip.seq > r.decided.seq {
+		return false
+	}
 	return r.timers.waiting || r.tail > r.decided.seq || r.bound && r.tip.seq > r.decided.seq || r.first != nil || len(r.ahead) > 0
 }
 
