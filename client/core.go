@@ -6,7 +6,6 @@ import (
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
-	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/quorum"
 	"github.com/atlas-smr/smr/wire"
 )
@@ -173,9 +172,6 @@ func NewCore(cfg CoreConfig) *Core {
 	cfg.Limits = cfg.Limits.withDefaults()
 	c := &Core{cfg: cfg, m: cfg.Membership, queries: map[uint64]*Call{}}
 	c.trust, c.replies = c.m.Weak(), c.m.Quorum()
-	if mutant.On(mutant.WeakReplies) {
-		c.replies = c.m.Weak()
-	}
 	if c.m.Model() == quorum.Crash {
 		c.trust, c.replies, c.spray = 1, 1, sprayBundles
 	}

@@ -96,7 +96,7 @@ func (c *Core) unorderedReply(_ time.Time, voter int, payload []byte, out *Outpu
 	val := valueOf(uint8(code), nil, 0)
 	if code == wire.QueryOK {
 		version := smr.SeqNo(r.Version)
-		if q.weak || mutant.On(mutant.VersionIgnored) {
+		if q.weak {
 			version = 0 // one correct replica's word is enough: when it was written does not matter
 		}
 		val = valueOf(uint8(code), r.Data, version)

@@ -319,11 +319,7 @@ func (n *node) perform() {
 	for _, t := range out.SetTimer {
 		n.setTimer(t)
 	}
-	gate, open := out.ReadGate, !out.ReadClosed
-	if n.c.options.ignoreReadGate {
-		gate, open = 0, true
-	}
-	n.exec.core.SetReadGate(gate, open)
+	n.exec.core.SetReadGate(out.ReadGate, !out.ReadClosed)
 	offers := append([]engine.Offer(nil), out.Offer...)
 	for _, ev := range out.Events {
 		n.event(ev)

@@ -27,10 +27,6 @@ type Options struct {
 	Plan *Plan
 	// Trace, if set, receives a readable line for everything that happens.
 	Trace io.Writer
-
-	// ignoreReadGate makes replicas answer unordered requests before they executed what a quorum
-	// may have acknowledged: a known bug that the run must find. Only this package's tests can set it.
-	ignoreReadGate bool
 }
 
 // AdversaryConfig is what a Byzantine replica knows: its own key, the public facts, the timeout of a

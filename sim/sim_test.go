@@ -149,23 +149,3 @@ func TestUnknownScenarioNamesTheKnownOnes(t *testing.T) {
 		t.Error("3 replicas are accepted")
 	}
 }
-
-func TestClusterThatForgetsTheReadGateServesStaleReads(t *testing.T) {
-	o := options()
-	o.Scenario, o.Replicas = "stale-reads", 4
-	found := 0
-	for seed := range uint64(40) {
-		r, err := sim.Run(seed, sim.WithoutReadGate(o))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !r.OK() && strings.Contains(r.Failure, "not linearizable") {
-			found++
-			run(t, seed, o) // with the rule it holds
-		}
-	}
-	if found == 0 {
-		t.Error("no seed found the missing rule")
-	}
-	t.Logf("%d of 40 seeds", found)
-}

@@ -22,15 +22,11 @@ const (
 	// Quorums and certificates.
 	WeakQuorum         // every quorum is f+1: a commit needs no more
 	TimeoutsOneShort   // a timeout certificate holds one timeout less than a quorum
-	TimeoutsMixed      // timeouts of later views count in the certificate of a view
-	PrepareDecides     // a prepare certificate is taken for a commit certificate
+	CommitUnprepared   // a replica commits what it accepted, before it is prepared
 	LowestLock         // a new view extends the lowest lock that its timeouts name
-	OtherPrimary       // a proposal is taken from a voter that does not lead its view
 	ParentUnchecked    // a proposal need not extend the tip
 	CommitAfterTimeout // a replica commits in a view that it timed out of
 	LockNotRaised      // a commit vote raises no lock
-	VotesFall          // a certificate moves a replica below its own last vote
-	EarlyUnbounded     // messages of later views are kept without bound
 	ReleaseDropped     // bundles of a proposal that a view change passed over stay in flight
 	NothingResent      // what was lost is not sent again
 	TimerEndsEarly     // the clock over the primary stops at its proposal, not at the decision
@@ -52,8 +48,6 @@ const (
 	// Reads and clients.
 	ReadGateOpen      // a replica answers reads right after a start
 	WeakReads         // f+1 equal answers complete a read
-	WeakReplies       // f+1 equal replies complete an ordered op
-	VersionIgnored    // answers to a read need not be of one version
 	VoterCountedTwice // a replica that answers twice counts twice
 	StaleReply        // the answer to an older read counts for the newest
 	NoRetry           // a client sends each request once
@@ -63,11 +57,11 @@ const (
 
 var names = [count]string{
 	"none",
-	"weak-quorum", "timeouts-one-short", "timeouts-mixed", "prepare-decides", "lowest-lock", "other-primary", "parent-unchecked",
-	"commit-after-timeout", "lock-not-raised", "votes-fall", "early-unbounded", "release-dropped", "nothing-resent", "timer-ends-early",
+	"weak-quorum", "timeouts-one-short", "commit-unprepared", "lowest-lock", "parent-unchecked",
+	"commit-after-timeout", "lock-not-raised", "release-dropped", "nothing-resent", "timer-ends-early",
 	"vote-before-durable", "own-vote-before-durable", "vote-forgotten", "timeout-forgotten", "lock-forgotten", "leads-again", "log-off-by-one",
 	"sessions-not-saved", "seen-unchecked", "done-forgotten",
-	"read-gate-open", "weak-reads", "weak-replies", "version-ignored", "voter-counted-twice", "stale-reply", "no-retry",
+	"read-gate-open", "weak-reads", "voter-counted-twice", "stale-reply", "no-retry",
 }
 
 // Env is the environment variable that chooses the mutant of a process built with the tag.

@@ -32,7 +32,7 @@ func (r *Replica) onCertificate(c *Certificate) {
 // certified takes a certificate of this or an earlier view.
 func (r *Replica) certified(c *auth.Certificate) {
 	r.sawCertificate(c)
-	commit := c.Statement().Kind == auth.KindCommit || mutant.On(mutant.PrepareDecides)
+	commit := c.Statement().Kind == auth.KindCommit
 	if c.View() < r.view || c.Seq() <= r.decided.seq {
 		if commit {
 			r.commitKnown(c)
@@ -76,7 +76,7 @@ func (r *Replica) headerKnown(b *block) {
 // move makes a certified proposal of this view the tip, unless it lies below the own vote. Its
 // header is fetched if unknown.
 func (r *Replica) move(c *auth.Certificate) {
-	if c.View() != r.view || r.timedOut || c.Seq() < r.votedHere() && !mutant.On(mutant.VotesFall) {
+	if c.View() != r.view || r.timedOut || c.Seq() < r.votedHere() {
 		return
 	}
 	if r.bound && (c.Seq() < r.tip.seq || c.Digest() == r.tip.digest) {

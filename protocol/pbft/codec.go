@@ -8,7 +8,6 @@ import (
 
 	"github.com/atlas-smr/smr"
 	"github.com/atlas-smr/smr/auth"
-	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/internal/pb/pbftpb"
 	"github.com/atlas-smr/smr/protocol"
 )
@@ -42,7 +41,7 @@ func (c *Codec) Decode(from smr.NodeID, kind uint8, payload []byte) (protocol.Me
 	}
 	switch kind {
 	case kindProposal:
-		return c.decodeProposal(from, payload)
+		return c.decodeProposal(payload)
 	case kindPrepare:
 		return c.decodeVote(from, auth.KindPrepare, payload)
 	case kindCommit:
@@ -86,7 +85,7 @@ func refuseNil[M protocol.Message](m M, err error) (protocol.Message, error) {
 
 func malformed(err error) error { return fmt.Errorf("%w: %w", ErrMessage, err) }
 
-func (c *Codec) decodeProposal(from smr.NodeID, payload []byte) (protocol.Message, error) {
+func (c *Codec) decodeProposal(payload []byte) (protocol.Message, error) {
 	// The timeout certificate may come in several pieces, which the decoder merges.
 	shares, most := 0, c.v.Membership().N()
 	each(payload, 3, func(tc []byte) bool { shares += count(tc, 2, most); return shares <= most })
@@ -102,9 +101,6 @@ func (c *Codec) decodeProposal(from smr.NodeID, payload []byte) (protocol.Messag
 		return nil, err
 	}
 	primary := c.v.Membership().Primary(h.View)
-	if mutant.On(mutant.OtherPrimary) {
-		primary = from
-	}
 	if _, err := c.v.Vote(primary, c.v.Statement(auth.KindProposal, h.View, h.Seq, h.Digest), p.Signature); err != nil {
 		return nil, err
 	}

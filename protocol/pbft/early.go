@@ -2,7 +2,6 @@ package pbft
 
 import (
 	"github.com/atlas-smr/smr"
-	"github.com/atlas-smr/smr/internal/mutant"
 	"github.com/atlas-smr/smr/protocol"
 )
 
@@ -27,7 +26,7 @@ func (r *Replica) keepEarly(i int, m interface {
 	view() smr.View
 }) {
 	b := &r.early[i]
-	if b.bytes+m.Size() > maxEarlyBytes && !mutant.On(mutant.EarlyUnbounded) {
+	if b.bytes+m.Size() > maxEarlyBytes {
 		r.drop(r.m.Voter(i).ID, "early-full")
 		return
 	}

@@ -327,6 +327,9 @@ func (r *Replica) accept(b *block) {
 	r.voted = lockName{view: b.h.View, seq: b.h.Seq, digest: b.h.Digest}
 	r.persist(protocol.Record{Kind: protocol.RecordState, Name: stateVoted, View: b.h.View, Seq: b.h.Seq, Digest: b.h.Digest})
 	r.cast(&Vote{Vote: r.sign(auth.KindPrepare, b.h.View, b.h.Seq, b.h.Digest)})
+	if mutant.On(mutant.CommitUnprepared) {
+		r.cast(&Vote{Vote: r.sign(auth.KindCommit, b.h.View, b.h.Seq, b.h.Digest)})
+	}
 	r.headerKnown(b)
 }
 

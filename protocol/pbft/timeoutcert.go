@@ -80,7 +80,7 @@ func newTimeoutCertificate(v *auth.Verifier, view smr.View, timeouts []*Timeout)
 	need := timeoutQuorum(v.Membership())
 	tc := &TimeoutCertificate{view: view}
 	for i, t := range timeouts {
-		if t == nil || t.view() != view && !(mutant.On(mutant.TimeoutsMixed) && t.view() > view) || len(tc.shares) == need {
+		if t == nil || t.view() != view || len(tc.shares) == need {
 			continue
 		}
 		name := nameLock(t.Lock)
