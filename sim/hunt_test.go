@@ -25,11 +25,18 @@ func TestMain(m *testing.M) {
 }
 
 func runHunt(from string) error {
+	name := mutant.Parse(os.Getenv(mutant.Env))
+	if from == exhaustive {
+		f, err := explore(checked[name])
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(f)
+	}
 	first, err := strconv.ParseUint(from, 10, 64)
 	if err != nil {
 		return err
 	}
-	name := mutant.Parse(os.Getenv(mutant.Env))
 	for _, b := range knownBugs {
 		if b.mutant == name {
 			f, err := b.hunt(first, b.within)
