@@ -2,7 +2,6 @@ package sim_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"flag"
 	"os"
@@ -15,7 +14,6 @@ import (
 	"testing"
 
 	"github.com/atlas-smr/smr/internal/mutant"
-	"github.com/atlas-smr/smr/protocol/pbft"
 	"github.com/atlas-smr/smr/sim"
 	"github.com/atlas-smr/smr/sim/check"
 )
@@ -109,21 +107,6 @@ func (b knownBug) plan(seed uint64) (sim.Options, error) {
 	return o, err
 }
 
-// hunt runs seeds until one fails. In a process without a mutant none does.
-func (b knownBug) hunt(first, seeds uint64) (found, error) {
-	for i := range seeds {
-		o, err := b.plan(first + i)
-		if err != nil {
-			return found{}, err
-		}
-		r, err := sim.Run(first+i, o)
-		if err != nil || !r.OK() {
-			return found{first + i, i + 1, r.Failure}, err
-		}
-	}
-	return found{}, nil
-}
-
 // reason strips the virtual time off a failure.
 func reason(failure string) string {
 	_, why, _ := strings.Cut(failure, ": ")
@@ -163,13 +146,6 @@ const huntEnv = "SMR_HUNT_FROM"
 
 // exhaustive, in place of a seed, makes the hunt a run of the model checker.
 const exhaustive = "exhaustive"
-
-// explore looks for a violation within bounds; Tries is the number of states that it took.
-func explore(o check.Options) (found, error) {
-	o.Factory, o.Replicas = pbft.Factory(), 4
-	r, err := check.Run(context.Background(), o)
-	return found{Tries: uint64(r.States), Failure: r.Violation}, err
-}
 
 func TestMutants(t *testing.T) {
 	bin := mutantBinary(t)
