@@ -24,7 +24,7 @@ const module = "github.com/atlas-smr/smr"
 var ranks = [][]string{
 	{".", "internal/invariant", "internal/mutant", "internal/pb/*"}, {"state"}, {"kv"}, {"internal/history", "quorum"}, {"auth"}, {"wire"}, {"internal/metrics"}, {"protocol"}, {"protocol/*"},
 	{"internal/engine", "internal/requests", "internal/execution", "storage", "network"}, {"client"}, {"replica", "replica/*"}, {"internal/localcluster", "sim", "sim/*"},
-	{"smrtest", "network/networktest"}, {"cmd/*", "examples/*"},
+	{"smrtest", "network/networktest"}, {"cmd/*", "examples/*"}, {"itest"},
 }
 
 func rankOf(pkg string) int {

@@ -1,0 +1,10 @@
+//go:build unix
+
+package itest
+
+import "syscall"
+
+const (
+	sigStop = syscall.SIGSTOP
+	sigCont = syscall.SIGCONT
+)
