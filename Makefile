@@ -2,7 +2,7 @@
 GO ?= go
 BIN := bin
 
-.PHONY: check fmt vet lint layout test race sim bench gen smr clean
+.PHONY: check fmt vet lint layout test race sim itest bench gen smr clean
 
 check: fmt vet lint layout race sim ## what must pass before a push
 
@@ -26,6 +26,9 @@ race:
 
 sim: smr ## every seed twice, hashes compared
 	$(BIN)/smr sim --seeds 200 --twice --json >/dev/null
+
+itest: ## ten minutes of faults on real processes, another seed each time
+	$(GO) test ./itest -count=1 -timeout 30m -v -seed 0 -minutes 10
 
 bench: smr
 	$(BIN)/smr bench --json
