@@ -78,7 +78,7 @@ func start(t *testing.T, o Options) *Cluster {
 	t.Helper()
 	c, leftOut := prepare(t, o)
 	if len(leftOut) > 0 {
-		t.Skip("left out:", leftOut)
+		t.Fatal("left out, and this test needs it:", leftOut)
 	}
 	startAll(t, c)
 	return c
